@@ -1,0 +1,29 @@
+"""What pixel losses compare with: a given target picture, or the picture a loop began with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from guided.core.objective import Scene
+from guided.errors import ShapeError
+
+
+def target_picture(scene: Scene) -> Tensor:
+    """The scene's ``target`` [B, 3, H, W] in [0, 1] if it has one, else the start's picture.
+
+    Raises:
+        ShapeError: a target of another size than the pictures the loop draws.
+    """
+    with torch.no_grad():
+        start = scene.start.image.detach()
+    given = scene.extras.get("target")
+    if given is None:
+        return start
+    target: Tensor = given.to(start)
+    if target.shape[1:] != start.shape[1:] or target.shape[0] not in (1, start.shape[0]):
+        raise ShapeError(
+            f"The target is {list(target.shape)}, but the pictures are {list(start.shape)}.",
+            hint="Resize it to the generator's size.",
+        )
+    return target

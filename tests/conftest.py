@@ -1,0 +1,104 @@
+"""Shared by all tests: nothing may talk to the network, and command lines can be called."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+GOLDEN = Path(__file__).resolve().parent / "golden" / "parity"
+#: Every attempt to reach another computer, as (event, address).
+ATTEMPTS: list[tuple[str, str]] = []
+_LOOPBACK = ("localhost", "127.", "::1", "0.0.0.0")
+
+
+class NetworkTouched(RuntimeError):
+    """A test tried to reach another computer."""
+
+
+def _is_here(host: object) -> bool:
+    """Whether an address stays on this computer (also a file system socket, or no host)."""
+    if isinstance(host, bytes):
+        host = host.decode(errors="replace")
+    return host is None or not isinstance(host, str) or host == "" or host.startswith(_LOOPBACK)
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "socket.connect":
+        address = arguments[1]
+        host = address[0] if isinstance(address, tuple) else None
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
+        host = arguments[0]
+    else:
+        return
+    if not _is_here(host):
+        ATTEMPTS.append((event, str(host)))
+        raise NetworkTouched(f"{event} {host}")
+
+
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def no_network() -> Iterator[list[tuple[str, str]]]:
+    """Fail any test that tried to reach another computer, even where the error was swallowed."""
+    before = len(ATTEMPTS)
+    yield ATTEMPTS
+    reached = ATTEMPTS[before:]
+    del ATTEMPTS[before:]
+    assert not reached, f"tried to reach the network: {reached}"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Where the numbers of the reference implementations are."""
+    parser.addoption(
+        "--parity",
+        default=str(GOLDEN),
+        metavar="DIR",
+        help="folder with the numbers of the reference implementations (open_clip, zerocap, ...)",
+    )
+
+
+@pytest.fixture(scope="session")
+def parity_dir(request: pytest.FixtureRequest) -> Path:
+    """The folder given with --parity."""
+    return Path(request.config.getoption("--parity")).resolve()
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command line gave back."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """The one JSON object on stdout."""
+        lines = self.out.splitlines()
+        assert len(lines) == 1, f"not one line of JSON:\n{self.out}\n{self.err}"
+        return json.loads(lines[0])
+
+
+@pytest.fixture
+def guided_cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """``guided_cli("portraits", "--count", 2)`` runs a command line in this process."""
+
+    def call(*words: object) -> Said:
+        from guided.cli import main
+
+        capsys.readouterr()
+        status = main([str(word) for word in words])
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return call
