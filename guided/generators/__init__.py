@@ -1,0 +1,1 @@
+"""Adapters that turn a latent into pictures."""

@@ -1,0 +1,1 @@
+"""The loops: optimise a latent, denoise under guidance, decode words."""

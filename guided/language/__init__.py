@@ -1,0 +1,1 @@
+"""Language models with an editable key/value context."""

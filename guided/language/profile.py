@@ -1,0 +1,54 @@
+"""How a language model is to be asked for captions: prompts, end of a sentence, usual length."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from guided.errors import CorruptWeights
+
+PROFILE_FILE = "captions.toml"
+
+#: The prompts of the paper, for models trained on text in general.
+PAPER_PROMPTS = {
+    "caption": "Image of a",
+    "world": "Image of",
+    "ocr": "Image of text that says",
+}
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What suits one language model.
+
+    ``prompts`` maps presets (caption, ocr, world) to the words a caption begins with; ``end`` is
+    the text of the token that ends a sentence; ``length`` is the number of tokens a caption may
+    have; ``shortest`` the number before which it may not end; ``end_bonus`` is added, in nats, to
+    the end's log-probability.  ``candidates`` is the number of next tokens CLIP looks at.
+    """
+
+    prompts: dict[str, str] = field(default_factory=lambda: dict(PAPER_PROMPTS))
+    end: str = "."
+    length: int = 15
+    shortest: int = 3
+    end_bonus: float = 1.0
+    candidates: int = 512
+
+    @classmethod
+    def load(cls, folder: Path) -> Profile:
+        """The profile in a model's folder, or the one for models of general text.
+
+        Raises:
+            CorruptWeights: a file that is no TOML or has other keys.
+        """
+        path = folder / PROFILE_FILE
+        if not path.is_file():
+            return cls()
+        try:
+            table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+            return cls(**table)
+        except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as error:
+            allowed = ", ".join(known.name for known in fields(cls))
+            raise CorruptWeights(f"{path} is no profile: {error}; allowed: {allowed}.") from error

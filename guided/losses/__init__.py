@@ -1,0 +1,1 @@
+"""Losses, one a file: ``kind = "identity"`` in a recipe is ``guided/losses/identity.py``."""

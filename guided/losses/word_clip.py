@@ -1,0 +1,48 @@
+"""WordClip: the next-token distribution should agree with what CLIP thinks of each next word."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from guided.core.objective import BoundLoss, Loss, Scene, Sight
+from guided.core.words import Continuations, WordDraft
+
+
+@dataclass(frozen=True)
+class WordClip(Loss):
+    """Cross entropy [B] between CLIP's choice among likely next words and the language model's.
+
+    The ``candidates`` most likely tokens are scored as continuations of the text so far; CLIP's
+    choice is the softmax of their cosines over ``temperature``.  The model's probabilities are
+    those of the whole vocabulary, so probability outside the candidates costs too.  No gradient
+    flows through CLIP.  The scene's model ``continuations`` does the scoring.
+
+    Source: Tewel et al. 2022 (ZeroCap), equations 3 and 4.
+    """
+
+    candidates: int = 512
+    temperature: float = 0.01
+
+    sees: ClassVar[Sight] = "words"
+
+    def bind(self, scene: Scene) -> BoundLoss:
+        """The loss for rows whose continuations the scene can score."""
+        continuations: Continuations = scene.need_model("continuations", self.kind)
+
+        def cross_entropy(draft: WordDraft) -> Tensor:
+            spoken = draft.log_probabilities
+            tokens = likeliest(spoken, self.candidates)
+            with torch.no_grad():
+                chosen = torch.softmax(continuations.cosines(tokens) / self.temperature, dim=-1)
+            return -(chosen * spoken.gather(1, tokens)).sum(dim=-1)
+
+        return cross_entropy
+
+
+def likeliest(log_probabilities: Tensor, count: int) -> Tensor:
+    """The ``count`` most likely tokens of each row, most likely first: [B, min(count, V)]."""
+    return log_probabilities.detach().topk(min(count, log_probabilities.shape[1])).indices

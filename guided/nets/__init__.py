@@ -1,0 +1,1 @@
+"""Plain ``nn.Module`` families, one a file; nothing here reads files or knows prompts."""

@@ -1,0 +1,1 @@
+"""Adapters that embed pictures and texts into one space."""

@@ -1,0 +1,206 @@
+"""Any open_clip model as a scorer: public names, hub repositories, folders and shipped bundles."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guided.core.device import Device
+from guided.core.shapes import expect
+from guided.errors import CorruptWeights, MissingWeights
+from guided.scorers.attention import quicken
+from guided.scorers.clip_files import ClipFiles, find, hub
+from guided.scorers.files import Pixels, read_batches
+from guided.scorers.preprocess import Preprocess
+from guided.scorers.text import Cut, TextTower, Tokenizer
+
+_BROKEN = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
+
+
+class ClipScorer:
+    """Unit embeddings of pictures and texts by an open_clip model.
+
+    ``width`` is the embedding's size, ``scale`` the learned factor that turns cosines into
+    logits (``exp(logit_scale)``), ``bias`` what is added to them (0 without one).  The model is
+    settled on ``device``: frozen, in evaluation mode and, for ``precision="bf16"``, with bf16
+    weights throughout; embeddings are always float32.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Tokenizer,
+        *,
+        name: str,
+        device: Device | None = None,
+        fingerprint: Callable[[], str] | None = None,
+    ) -> None:
+        self.name = name
+        self.device = device or Device()
+        visual: Any = model.visual
+        self.preprocess = Preprocess.of(visual.preprocess_cfg)
+        self._fingerprint = fingerprint or _content_of(model, self.preprocess)
+        model_any: Any = model
+        self.scale = float(model_any.logit_scale.detach().float().exp())
+        bias = getattr(model_any, "logit_bias", None)
+        self.bias = 0.0 if bias is None else float(bias.detach().float())
+        quicken(model)
+        self.model = self.device.settle(model)
+        self.texts = TextTower(self.model, tokenizer)
+        self.context_length = self.texts.context_length
+        self.width = self._width(visual)
+
+    def _width(self, visual: Any) -> int:
+        known = getattr(visual, "output_dim", None)
+        if isinstance(known, int):
+            return known
+        with torch.no_grad():
+            blank = torch.zeros(1, 3, *self.preprocess.size)
+            return int(self.embed_images(blank).shape[1])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the weights, configuration and tokenizer: the identity of the space."""
+        return self._fingerprint()
+
+    def embed_images(self, images: Tensor) -> Tensor:
+        """Unit vectors [B, width], float32, of pictures [B, 3, H, W] in [0, 1]; differentiable.
+
+        Raises:
+            ShapeError: another shape.
+        """
+        expect(images, "b 3 h w", "images")
+        return self._encode(self.preprocess.tensor(images.to(self.device.torch)))
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [N, width], float32, of texts; what is too long is cut, and logged.
+
+        Raises:
+            ShapeError: no text.
+        """
+        return self.texts(texts)
+
+    def cuts(self, texts: Sequence[str]) -> list[Cut]:
+        """The texts that are longer than the model can read, with their lengths."""
+        return self.texts.cuts(texts)
+
+    @torch.no_grad()
+    def embed_pixels(self, pixels: Tensor) -> Tensor:
+        """Unit vectors [B, width] of prepared bytes [B, 3, *preprocess.size] (uint8).
+
+        Raises:
+            ShapeError: another size.
+        """
+        height, wide = self.preprocess.size
+        expect(pixels, f"b 3 {height} {wide}", "pixels")
+        images = pixels.to(self.device.torch).float() / 255
+        return self._encode(self.preprocess.normalise(images))
+
+    def embed_files(
+        self,
+        files: Sequence[str | Path],
+        *,
+        batch: int = 32,
+        threads: int = 2,
+        exact: bool = False,
+        given: Mapping[str, Image.Image] | None = None,
+    ) -> Iterator[tuple[Pixels, Tensor]]:
+        """Batches of files with their unit vectors [n, width], in the order given.
+
+        Files are decoded by ``threads`` threads while the model works on the batch before.  A
+        file that cannot be read is in ``Pixels.errors`` instead of a row.  ``exact`` switches off
+        the reduced decoding of JPEG files.  ``given`` holds pictures in memory by the names that
+        stand for them in ``files``.
+        """
+        held = given or {}
+
+        def decode(path: Path) -> Tensor:
+            return self.preprocess.pixels(held.get(str(path), path), exact=exact)
+
+        for pixels in read_batches(files, decode, batch=batch, threads=threads):
+            if pixels.files:
+                yield pixels, self.embed_pixels(torch.stack(pixels.rows))
+            else:
+                yield pixels, torch.empty(0, self.width)
+
+    def _encode(self, prepared: Tensor) -> Tensor:
+        model: Any = self.model
+        features: Tensor = model.encode_image(prepared.to(self.device.dtype))
+        return functional.normalize(features.float(), dim=-1)
+
+
+def _content_of(model: nn.Module, preprocess: Preprocess) -> Callable[[], str]:
+    """The fingerprint of a model that was not loaded from files: its tensors, as they are now."""
+    digest = hashlib.sha256(repr(sorted(asdict(preprocess).items())).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    result = digest.hexdigest()
+    return lambda: result
+
+
+def load_clip(
+    name: str, device: Device | None = None, *, role: str = "scorer", online: bool = False
+) -> ClipScorer:
+    """The scorer of that name; see ``clip_files.find`` for the names there are.
+
+    Nothing is fetched unless ``online``.  A judge of the zoo loads with ``role="judge"`` alone.
+
+    Raises:
+        MissingWeights: files that are not on this computer.
+        CannotDo: a model made for another role.
+        CorruptWeights: files that open_clip cannot load.
+        UsageError: an unknown name.
+    """
+    files = find(name, role=role, online=online)
+    with hub(online=online):
+        model = _load_model(files)
+        tokenizer = _load_tokenizer(files)
+    identity = files.fingerprint
+    return ClipScorer(model, tokenizer, name=files.name, device=device, fingerprint=identity)
+
+
+def _load_model(files: ClipFiles) -> nn.Module:
+    import open_clip
+    from safetensors import SafetensorError
+
+    try:
+        model, _, _ = open_clip.create_model_and_transforms(
+            files.model,
+            pretrained=files.tag,
+            force_quick_gelu=files.quick_gelu,
+            image_mean=files.preprocess.get("mean"),
+            image_std=files.preprocess.get("std"),
+            image_interpolation=files.preprocess.get("interpolation"),
+            image_resize_mode=files.preprocess.get("resize_mode"),
+        )
+    except (SafetensorError, pickle.UnpicklingError, *_BROKEN) as error:
+        raise CorruptWeights(
+            f"The scorer {files.name!r} cannot be loaded from {files.weights}: {error}",
+            hint="The file is damaged or belongs to another architecture.",
+        ) from error
+    loaded: nn.Module = model
+    return loaded
+
+
+def _load_tokenizer(files: ClipFiles) -> Tokenizer:
+    import open_clip
+
+    try:
+        tokenizer: Tokenizer = open_clip.get_tokenizer(files.model)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise MissingWeights(
+            f"The tokenizer of the scorer {files.name!r} is not here: {error}",
+            hint="Run the same command with --online to fetch it.",
+        ) from error
+    return tokenizer

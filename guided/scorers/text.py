@@ -1,0 +1,223 @@
+"""Texts to embeddings through any open_clip text tower, without computing the padding.
+
+A tower that is causal and pools at the end token gives the same result when its input is cut
+behind the last end token: what follows is never looked at.  Whether a tower is of that kind is
+read from its parts and then measured once; every other tower (SigLIP, for one, looks at its
+padding) runs at full length.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guided.errors import ShapeError
+
+logger = logging.getLogger(__name__)
+
+_SHOWN = 2
+_PROBES = ("a", "a photo of a dog", "two people in red hats walking on the beach at night")
+_TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-9, torch.bfloat16: 3e-2, torch.float16: 4e-3}
+
+
+class Tokenizer(Protocol):
+    """What ``open_clip.get_tokenizer`` returns."""
+
+    context_length: int
+
+    def __call__(self, texts: list[str], context_length: int | None = None) -> Tensor:
+        """Token ids [N, context_length]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A text that did not fit: its length in tokens, and how many the model can read."""
+
+    text: str
+    tokens: int
+    limit: int
+
+    def __str__(self) -> str:
+        shown = self.text if len(self.text) <= 60 else self.text[:57] + "..."
+        return (
+            f"The text {shown!r} ({len(self.text)} characters) has {self.tokens} tokens; "
+            f"this scorer reads {self.limit}: the rest was left out."
+        )
+
+
+class TextTower:
+    """The text half of an open_clip model.
+
+    ``model`` is an open_clip CLIP (or CustomTextCLIP), ``tokenizer`` its own tokenizer.  Whether
+    texts are cut to their real length (``trims``) is decided at the first use.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer: Tokenizer, batch: int = 64) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+        self._batch = batch
+        self._short: Callable[[Tensor], Tensor] | None = None
+        self._measured = False
+        self.context_length = int(tokenizer.context_length)
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own tokenizer."""
+        return self._tokenizer
+
+    @property
+    def trims(self) -> bool:
+        """True where the tower was found to give the same embedding without padding."""
+        self._measure()
+        return self._short is not None
+
+    def tokens(self, texts: Sequence[str]) -> Tensor:
+        """Token ids [N, context_length] as the model's own tokenizer gives them."""
+        return self._tokenizer(list(texts)).long()
+
+    def cuts(self, texts: Sequence[str]) -> list[Cut]:
+        """The texts that are longer than the model can read.
+
+        A text is suspected when its tokens fill the context, and counted by the same tokenizer
+        with a context that no text of its length can fill.
+        """
+        found = []
+        full = [text for text in texts if len(text.encode()) + 2 >= self.context_length]
+        for text in dict.fromkeys(full):
+            room = 2 * len(text.encode()) + 8
+            count = self._length(self._tokenizer([text], room)[0])
+            if count > self.context_length:
+                found.append(Cut(text, count, self.context_length))
+        return found
+
+    @staticmethod
+    def _length(ids: Tensor) -> int:
+        """The number of tokens before the padding, which is the constant end of the row."""
+        changes = torch.nonzero(ids != ids[-1]).flatten()
+        return int(changes[-1]) + 1 if len(changes) else 1
+
+    @torch.no_grad()
+    def __call__(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [N, D], float32, of texts; a text given twice is computed once.
+
+        A text that is too long is cut by the tokenizer, and the log says so.
+
+        Raises:
+            ShapeError: no text.
+        """
+        if isinstance(texts, str) or not len(texts):
+            raise ShapeError("texts must be a list of at least one text.")
+        unique = list(dict.fromkeys(texts))
+        cuts = self.cuts(unique)
+        for cut in cuts[:_SHOWN]:
+            logger.warning("%s", cut)
+        if len(cuts) > _SHOWN:
+            logger.warning("%d more texts were too long and were cut.", len(cuts) - _SHOWN)
+        self._measure()
+        ids = self.tokens(unique)
+        lengths = torch.tensor([self._reach(row) for row in ids])
+        order = torch.argsort(lengths, stable=True)
+        place = torch.empty_like(order)
+        place[order] = torch.arange(len(order))
+        parts = []
+        for start in range(0, len(order), self._batch):
+            rows = order[start : start + self._batch]
+            longest = int(lengths[rows].max()) if self._short is not None else ids.shape[1]
+            parts.append(self._encode(ids[rows, :longest]))
+        seen = {text: row for row, text in enumerate(unique)}
+        features = torch.cat(parts)
+        wanted = place[torch.tensor([seen[text] for text in texts])]
+        return functional.normalize(features[wanted.to(features.device)].float(), dim=-1)
+
+    def _reach(self, ids: Tensor) -> int:
+        """Where a row may be cut: behind its end token."""
+        if self._short is None:
+            return len(ids)
+        return int(_end(self._parts(), ids[None])[0]) + 1
+
+    def _parts(self) -> Any:
+        """The module that holds the token embedding, the blocks and the projection."""
+        return getattr(self._model, "text", self._model)
+
+    def _encode(self, ids: Tensor) -> Tensor:
+        ids = ids.to(next(self._model.parameters()).device)
+        if self._short is not None:
+            return self._short(ids)
+        model: Any = self._model
+        features: Tensor = model.encode_text(ids)
+        return features
+
+    @torch.no_grad()
+    def _measure(self) -> None:
+        """Compare the short way with the whole one on three texts, once."""
+        if self._measured:
+            return
+        self._measured = True
+        parts = self._parts()
+        if not _is_causal(parts):
+            return
+        ids = self.tokens(_PROBES)
+        whole = functional.normalize(self._encode(ids).float(), dim=-1)
+        longest = int(_end(parts, ids).max()) + 1
+        device_ids = ids[:, :longest].to(whole.device)
+        short = functional.normalize(_causal(parts, device_ids).float(), dim=-1)
+        gap = float((whole - short).abs().max())
+        allowed = _TOLERANCE[parts.token_embedding.weight.dtype]
+        if gap <= allowed:
+            self._short = lambda ids: _causal(parts, ids)
+        else:
+            logger.info("texts run at full length: cutting them changes features by %.2g", gap)
+
+
+def _is_causal(parts: Any) -> bool:
+    """True for open_clip's own causal text transformer that pools at the end token."""
+    needed = ("token_embedding", "positional_embedding", "transformer", "ln_final")
+    if not all(hasattr(parts, name) for name in needed):
+        return False
+    pool = getattr(parts, "text_pool_type", getattr(parts, "pool_type", ""))
+    return (
+        isinstance(getattr(parts, "attn_mask", None), Tensor)
+        and pool in ("argmax", "eos")
+        and getattr(parts, "cls_emb", None) is None
+        and not getattr(parts, "use_pad_mask", False)
+        and len(parts.positional_embedding) == len(parts.attn_mask)
+    )
+
+
+def _end(parts: Any, ids: Tensor) -> Tensor:
+    """The place [N] of the token that is pooled."""
+    if getattr(parts, "text_pool_type", getattr(parts, "pool_type", "")) == "eos":
+        return (ids == getattr(parts, "text_eos_id", getattr(parts, "eos_id", 0))).int().argmax(-1)
+    return ids.argmax(-1)
+
+
+def _causal(parts: Any, ids: Tensor) -> Tensor:
+    """Features [N, D] of ids [N, L] for any L up to the context length.
+
+    The final norm acts on each token alone, so it follows the pooling; it and the projection run
+    in float32 whatever the precision of the blocks.
+    """
+    length = ids.shape[1]
+    dtype = parts.transformer.get_cast_dtype()
+    x = parts.token_embedding(ids).to(dtype) + parts.positional_embedding[:length].to(dtype)
+    x = parts.transformer(x, attn_mask=parts.attn_mask[:length, :length].to(dtype))
+    rows = torch.arange(len(x), device=x.device)
+    norm, pooled = parts.ln_final, x[rows, _end(parts, ids)].float()
+    pooled = functional.layer_norm(
+        pooled, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps
+    )
+    projection = parts.text_projection
+    if projection is None:
+        return pooled
+    if isinstance(projection, nn.Linear):
+        bias = None if projection.bias is None else projection.bias.float()
+        return functional.linear(pooled, projection.weight.float(), bias)
+    result: Tensor = pooled @ projection.float()
+    return result

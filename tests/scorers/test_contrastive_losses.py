@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from open_clip.loss import ClipLoss, SigLipLoss
+from torch import Tensor, nn
+from torch.nn import functional
+
+from guided.errors import ShapeError
+from guided.training.contrastive_losses import (
+    Tower,
+    balanced_sigmoid_loss,
+    cached_gradients,
+    pair_logits,
+    sigmoid_loss,
+    softmax_loss,
+)
+
+
+def features(rows: int, seed: int, width: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return functional.normalize(torch.randn(rows, width, generator=generator).double(), dim=1)
+
+
+SCALE = torch.tensor(math.log(10.0), dtype=torch.float64)
+BIAS = torch.tensor(-4.0, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("bias", [None, BIAS])
+def test_softmax_loss_is_open_clips(bias: Tensor | None) -> None:
+    images, texts = features(6, 0), features(6, 1)
+    expected = ClipLoss()(images, texts, SCALE.exp(), bias)
+    torch.testing.assert_close(softmax_loss(images, texts, SCALE, bias=bias), expected)
+
+
+def test_sigmoid_loss_is_open_clips() -> None:
+    images, texts = features(6, 0), features(6, 1)
+    expected = SigLipLoss()(images, texts, SCALE.exp(), BIAS)
+    torch.testing.assert_close(sigmoid_loss(images, texts, SCALE, BIAS), expected)
+
+
+def test_the_identity_is_the_default_target() -> None:
+    images, texts = features(4, 0), features(4, 1)
+    eye = torch.eye(4)
+    for loss in (
+        lambda t: softmax_loss(images, texts, SCALE, targets=t),
+        lambda t: sigmoid_loss(images, texts, SCALE, BIAS, targets=t),
+    ):
+        torch.testing.assert_close(loss(None), loss(eye))
+
+
+def test_two_equal_captions_share_their_target() -> None:
+    texts = features(3, 1)
+    texts[1] = texts[0]
+    targets = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]])
+    perfect = softmax_loss(texts, texts, torch.tensor(9.0).double(), targets=targets)
+    assert float(perfect) == pytest.approx(2 / 3 * math.log(2), abs=1e-3)
+
+
+def test_a_text_that_is_true_of_no_image_does_not_count() -> None:
+    images, texts = features(3, 0), features(4, 1)
+    targets = torch.eye(3, 4)
+    logits = pair_logits(images, texts, SCALE)
+    labels = torch.arange(3)
+    expected = functional.cross_entropy(logits, labels) / 2
+    expected = expected + functional.cross_entropy(logits.T[:3], labels) / 2
+    torch.testing.assert_close(softmax_loss(images, texts, SCALE, targets=targets), expected)
+
+
+@pytest.mark.parametrize("rows", [(3, 3), (3, 5)])
+def test_gradients(rows: tuple[int, int]) -> None:
+    images = features(rows[0], 0).requires_grad_(True)
+    texts = features(rows[1], 1).requires_grad_(True)
+    scale, bias = SCALE.clone().requires_grad_(True), BIAS.clone().requires_grad_(True)
+    targets = (torch.rand(rows, generator=torch.Generator().manual_seed(2)) > 0.5).double()
+    targets[0] = 1
+    for loss in (
+        lambda i, t, s, b: softmax_loss(i, t, s, bias=b, targets=targets),
+        lambda i, t, s, b: sigmoid_loss(i, t, s, b, targets=targets),
+        lambda i, t, s, b: balanced_sigmoid_loss(i, t, s, b, targets),
+    ):
+        assert torch.autograd.gradcheck(loss, (images, texts, scale, bias))
+
+
+def test_balanced_sigmoid_weighs_true_and_false_alike() -> None:
+    images, texts = features(8, 0), features(1, 1)
+    targets = torch.zeros(8, 1)
+    targets[0] = 1
+    logits = pair_logits(images, texts, SCALE, BIAS)[:, 0]
+    expected = -functional.logsigmoid(logits[0]) - functional.logsigmoid(-logits[1:]).mean()
+    loss = balanced_sigmoid_loss(images, texts, SCALE, BIAS, targets)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_shapes_are_checked() -> None:
+    with pytest.raises(ShapeError, match=r"texts must have the shape \[m, 5\]"):
+        pair_logits(features(2, 0), features(2, 1, width=4), SCALE)
+    with pytest.raises(ShapeError, match="3 images and 2 texts do not pair up"):
+        softmax_loss(features(3, 0), features(2, 1), SCALE)
+    with pytest.raises(ShapeError, match=r"targets must have the shape \[2, 2\]"):
+        softmax_loss(features(2, 0), features(2, 1), SCALE, targets=torch.eye(3))
+
+
+@pytest.mark.parametrize("chunks", [1, 2, 5])
+def test_cached_gradients_are_those_of_the_whole_batch(chunks: int) -> None:
+    torch.manual_seed(0)
+    image_tower = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 5)).double()
+    text_tower = nn.Linear(4, 5).double()
+    unused = nn.Parameter(torch.zeros(2, dtype=torch.float64))
+    scale = SCALE.clone().requires_grad_(True)
+    x, y = torch.randn(10, 6).double(), torch.randn(10, 4).double()
+
+    def encode(tower: nn.Module):
+        return lambda chunk: functional.normalize(tower(chunk), dim=1)
+
+    def loss(images: Tensor, texts: Tensor) -> Tensor:
+        return softmax_loss(images, texts, scale)
+
+    parameters = [*image_tower.parameters(), *text_tower.parameters(), unused, scale]
+    whole = loss(encode(image_tower)(x), encode(text_tower)(y))
+    expected = torch.autograd.grad(whole, parameters, allow_unused=True, materialize_grads=True)
+    value, gradients = cached_gradients(
+        Tower(encode(image_tower), x.chunk(chunks), list(image_tower.parameters())),
+        Tower(encode(text_tower), y.chunk(2), [*text_tower.parameters(), unused]),
+        loss,
+        [scale],
+    )
+    torch.testing.assert_close(value, whole.detach())
+    torch.testing.assert_close(gradients, list(expected))
+    assert all(p.grad is None for p in parameters)
