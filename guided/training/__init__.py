@@ -1,0 +1,1 @@
+"""One fit loop and one training objective a file."""

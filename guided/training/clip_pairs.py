@@ -1,0 +1,164 @@
+"""Where a contrastive training takes its pictures and captions from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from guided.portraits.attributes import COLOR_KEYS, KEYS, UNSEEN_WORDS, VALUES, Portrait
+from guided.portraits.captions import Caption, caption, edited
+from guided.portraits.claims import ClaimTable, codes
+from guided.portraits.frames import STYLES, CaptionStyle
+from guided.training.objective import Share, Surroundings
+from guided.training.wear import recolor
+from guided.training.world_data import ABSENT, Pool
+
+#: How often a window of the pool is gone through before the next one.
+REPEATS = 2
+COLOR_COLUMNS = np.array([KEYS.index(key) for key in COLOR_KEYS])
+SHAPE_KEYS = tuple(key for key in KEYS if key not in COLOR_KEYS)
+UNSEEN_CODES = [VALUES["sign"].index(word) for word in UNSEEN_WORDS]
+
+Pairs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+class PairSource(Protocol):
+    """Gives batches of pictures and texts whose truth is known."""
+
+    def batch(self, share: Share) -> Pairs:
+        """Pixels, token ids, truth, attribute codes, what texts forbid, and a noise seed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of workers and files."""
+        ...
+
+
+def tokenise(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """Token ids int64 [N, L], padded to the longest text (at most the context)."""
+    found = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    ids: Tensor = found["input_ids"]
+    return ids
+
+
+def shifted(pixels: Tensor, reach: int, draw: torch.Generator, groups: int = 16) -> Tensor:
+    """Pictures uint8 [B, 3, H, W] moved by up to ``reach`` pixels, edges repeated.
+
+    Neighbours in the batch move together in ``groups`` groups, which costs one pad and a few
+    copies instead of one for each picture.
+    """
+    if reach == 0:
+        return pixels
+    height, width = pixels.shape[2:]
+    padded = F.pad(pixels.float(), (reach,) * 4, mode="replicate").to(torch.uint8)
+    moved = []
+    for part in padded.chunk(groups):
+        top, left = torch.randint(0, 2 * reach + 1, (2,), generator=draw).tolist()
+        moved.append(part[:, :, top : top + height, left : left + width])
+    return torch.cat(moved)
+
+
+def person_of(coded: NDArray[np.uint8]) -> Portrait:
+    """A portrait's attributes from its codes [13] in a pool; the geometry is left out."""
+    return Portrait(
+        {
+            key: None if code == ABSENT else VALUES[key][code]
+            for key, code in zip(KEYS, coded.tolist(), strict=True)
+        },
+        {},
+    )
+
+
+class WorldPairs:
+    """Drawn portraits with one true caption and one near miss each.
+
+    Portraits whose shirt shows a word that is kept from training are replaced by their
+    neighbours, and no near miss uses such a word.
+    """
+
+    def __init__(
+        self, around: Surroundings, settings: Any, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        self.settings = settings
+        self.tokenizer = tokenizer
+        self.style: CaptionStyle = STYLES[settings.style]
+        self.pool = Pool.open(
+            around.pools, seed=0, split="train", size=128, count=settings.pictures
+        )
+
+    def batch(self, share: Share) -> Pairs:
+        """This process's rows of a batch."""
+        pixels, people = self._people(share)
+        rng = np.random.default_rng([share.number("captions") & 0xFFFFFFFF, share.rank])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+        images = shifted(images, self.settings.shift, share.generator("shift"))
+        images, recolored = self._recolored(images, share)
+        own = [
+            self._caption(person, rng, SHAPE_KEYS if other else KEYS)
+            for person, other in zip(people, recolored.tolist(), strict=True)
+        ]
+        near = round(self.settings.near_share * len(people))
+        told = list(zip(own, people, strict=True))[:near]
+        missed = [self._near_miss(said, person, rng) for said, person in told]
+        texts = [*own, *missed]
+        coded = codes(people)
+        coded[np.ix_(recolored.nonzero()[0], COLOR_COLUMNS)] = -1
+        table = ClaimTable.of(texts)
+        true = torch.from_numpy(table.matrix(coded))
+        tokens = tokenise(self.tokenizer, [said.text for said in texts])
+        seed = torch.tensor(share.number("noise"))
+        shown = torch.from_numpy(coded.astype(np.int64))
+        return images, tokens, true, shown, torch.from_numpy(table.forbidden).float(), seed
+
+    def close(self) -> None:
+        """End the drawing workers."""
+        self.pool.close()
+
+    def _people(self, share: Share) -> tuple[NDArray[np.uint8], list[Portrait]]:
+        """Pictures [B, H, W, 3] and their portraits (attributes alone), in this process's share."""
+        rows = self.pool.rows(share.seed, share.position, share.size, share.rows, repeats=REPEATS)
+        drawn = self.pool.take(rows)
+        hidden = np.isin(drawn.codes[:, KEYS.index("sign")], UNSEEN_CODES)
+        if hidden.any():  # show another picture of this share in the place of a kept word
+            shown = np.flatnonzero(~hidden)
+            order = np.arange(len(rows))
+            order[hidden] = shown[np.arange(int(hidden.sum())) % len(shown)]
+            return drawn.pixels[order], [person_of(drawn.codes[i]) for i in order]
+        return drawn.pixels, [person_of(code) for code in drawn.codes]
+
+    def _recolored(self, images: Tensor, share: Share) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Pictures uint8, some in other colours (shapes are then learnt in any), and which."""
+        if self.settings.recolored == 0:
+            return images, np.zeros(len(images), np.bool_)
+        changed, rows = recolor(images.float().div(255), share, self.settings.recolored)
+        return (changed * 255).round().to(torch.uint8), rows.numpy()
+
+    def _caption(
+        self, person: Portrait, rng: np.random.Generator, about: tuple[str, ...]
+    ) -> Caption:
+        for key, part in self.settings.focus.items():
+            shown = person.attributes[key] not in (None, "none")
+            if shown and key in about and rng.random() < part:
+                others = [other for other in about if other != key]
+                about = (key, *rng.choice(others, 2, replace=False).tolist())
+        return caption(person, rng, style=self.style, negation=0.15, about=about)
+
+    def _near_miss(self, said: Caption, person: Portrait, rng: np.random.Generator) -> Caption:
+        for _ in range(4):
+            miss = edited(said, person, rng)
+            if miss is not None and not _speaks_unseen(miss):
+                return miss
+        return said
+
+
+def _speaks_unseen(said: Caption) -> bool:
+    return any(
+        claim.key == "sign" and not claim.allowed.isdisjoint(UNSEEN_WORDS) for claim in said.claims
+    )

@@ -1,0 +1,192 @@
+"""The losses a CLIP is trained with, and gradients of batches larger than memory.
+
+All take features as given (unit vectors, as a rule), ``log_scale`` (the scale is its exponential)
+and return one number.  ``targets`` [N, M] says which image i and text j belong together: 1 or 0,
+or any weight from 0 up; without it image i belongs to text i alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from guided.core.shapes import expect
+from guided.errors import ShapeError
+
+
+def pair_logits(
+    images: Tensor, texts: Tensor, log_scale: Tensor, bias: Tensor | None = None
+) -> Tensor:
+    """exp(log_scale) * images @ texts.T + bias, [N, M], of features [N, D] and [M, D].
+
+    Raises:
+        ShapeError: features of different widths.
+    """
+    width = expect(images, "n d", "images")["d"]
+    expect(texts, f"m {width}", "texts")
+    logits = log_scale.exp() * images @ texts.T
+    return logits if bias is None else logits + bias
+
+
+def _checked(targets: Tensor | None, logits: Tensor) -> Tensor:
+    rows, columns = logits.shape
+    if targets is None:
+        if rows != columns:
+            raise ShapeError(
+                f"{rows} images and {columns} texts do not pair up one to one.",
+                hint="Give targets [N, M] that say what belongs together.",
+            )
+        return torch.eye(rows, dtype=logits.dtype, device=logits.device)
+    expect(targets, f"{rows} {columns}", "targets")
+    return targets.to(logits.dtype)
+
+
+def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over the rows with a positive of the cross entropy to the row's share of targets."""
+    mass = targets.sum(dim=1)
+    share = targets / mass.clamp_min(torch.finfo(logits.dtype).tiny)[:, None]
+    rows = -(share * functional.log_softmax(logits, dim=1)).sum(dim=1)
+    used = mass > 0
+    return torch.where(used, rows, torch.zeros_like(rows)).sum() / used.sum().clamp_min(1)
+
+
+def softmax_loss(
+    images: Tensor,
+    texts: Tensor,
+    log_scale: Tensor,
+    *,
+    bias: Tensor | None = None,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """The symmetric cross entropy of a batch, with several positives a row where targets say so.
+
+    Half the mean over images of the cross entropy among texts, plus half of the other way round.
+    A row's targets are normalised to sum to 1; a row without a positive does not count.
+
+    Raises:
+        ShapeError: shapes that do not fit.
+
+    Source: Radford et al. 2021, figure 3; several positives as in Khosla et al. 2020, eq. 2.
+    """
+    logits = pair_logits(images, texts, log_scale, bias)
+    wanted = _checked(targets, logits)
+    return (_cross_entropy(logits, wanted) + _cross_entropy(logits.T, wanted.T)) / 2
+
+
+def sigmoid_loss(
+    images: Tensor,
+    texts: Tensor,
+    log_scale: Tensor,
+    bias: Tensor,
+    *,
+    targets: Tensor | None = None,
+) -> Tensor:
+    """The SigLIP loss: each pair alone is true or false; the sum over pairs per image.
+
+    -1/N sum_ij [t log sigmoid(z) + (1 - t) log sigmoid(-z)] with z = exp(log_scale) x.y + bias.
+
+    Raises:
+        ShapeError: shapes that do not fit.
+
+    Source: Zhai et al. 2023, eq. 1.
+    """
+    logits = pair_logits(images, texts, log_scale, bias)
+    wanted = _checked(targets, logits)
+    total = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+    return total / len(images)
+
+
+def balanced_sigmoid_loss(
+    images: Tensor, texts: Tensor, log_scale: Tensor, bias: Tensor, targets: Tensor
+) -> Tensor:
+    """As ``sigmoid_loss``, but for each text the mean over true plus the mean over false images.
+
+    With truth-labelled batches a short text is true of many images and a long one of few; this
+    keeps either side from drowning the other.  A text without one of the sides has only the other.
+
+    Raises:
+        ShapeError: shapes that do not fit.
+    """
+    logits = pair_logits(images, texts, log_scale, bias)
+    wanted = _checked(targets, logits)
+    pairs = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+    true = (pairs * wanted).sum(0) / wanted.sum(0).clamp_min(1)
+    false = (pairs * (1 - wanted)).sum(0) / (1 - wanted).sum(0).clamp_min(1)
+    return (true + false).mean()
+
+
+@dataclass(frozen=True)
+class Tower:
+    """One side of a batch: a function to features [n, D], its chunks, its parameters."""
+
+    encode: Callable[[Any], Tensor]
+    chunks: Sequence[Any]
+    parameters: Sequence[Tensor]
+
+
+def cached_gradients(
+    images: Tower,
+    texts: Tower,
+    loss: Callable[[Tensor, Tensor], Tensor],
+    extra: Sequence[Tensor] = (),
+) -> tuple[Tensor, list[Tensor]]:
+    """The loss of a whole batch and its exact gradients, with one chunk's graph in memory.
+
+    Features are computed without a graph, the loss is differentiated with respect to them, and
+    each chunk is then run again to carry its part on to the parameters.  Exact only where encoding
+    a chunk twice gives the same features (no dropout, no batch statistics).
+
+    Args:
+        images: the image side; its features are the loss's first argument.
+        texts: the text side; its features are the loss's second argument.
+        loss: from features [N, D], [M, D] to one number.
+        extra: parameters of the loss itself (scale, bias).
+
+    Returns:
+        The loss (detached) and a gradient for each of ``images.parameters``, ``texts.parameters``
+        and ``extra``, in that order.
+
+    Source: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+    Setup".
+    """
+    features = []
+    for tower in (images, texts):
+        with torch.no_grad():
+            rows = [tower.encode(chunk) for chunk in tower.chunks]
+        features.append(torch.cat(rows).detach().requires_grad_(True))
+    with torch.enable_grad():
+        value = loss(features[0], features[1])
+    wanted = [*features, *extra]
+    outer = torch.autograd.grad(value, wanted, allow_unused=True)
+    filled = [_or_zero(g, w) for g, w in zip(outer, wanted, strict=True)]
+    gradients: list[Tensor] = []
+    for tower, gradient in zip((images, texts), filled[:2], strict=True):
+        gradients.extend(_carried(tower, gradient))
+    return value.detach(), [*gradients, *filled[2:]]
+
+
+def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
+    return torch.zeros_like(like) if gradient is None else gradient
+
+
+def _carried(tower: Tower, gradient: Tensor) -> list[Tensor]:
+    """The gradient of features carried on to a tower's parameters, chunk by chunk."""
+    totals = [torch.zeros_like(parameter) for parameter in tower.parameters]
+    start = 0
+    for chunk in tower.chunks:
+        with torch.enable_grad():
+            rows = tower.encode(chunk)
+        part = gradient[start : start + len(rows)]
+        start += len(rows)
+        inner = torch.autograd.grad(
+            rows, list(tower.parameters), grad_outputs=part, allow_unused=True
+        )
+        for total, value in zip(totals, inner, strict=True):
+            if value is not None:
+                total += value
+    return totals

@@ -1,0 +1,157 @@
+"""The end of a training: half-precision weights, their card, the curve; and the portable start."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Module
+
+from guided.core.toml import dumps
+from guided.errors import CorruptWeights
+from guided.training.curve import picture, table
+from guided.training.objective import Metric, Objective, Product
+from guided.training.settings import TrainingSettings
+from guided.training.state import State
+from guided.zoo.cards import CARD_FILE, card_from
+from guided.zoo.packing import load_weights, save_weights
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
+LICENCE = "Apache-2.0"
+
+
+def start_from(file: Path, objective: Objective[Any], state: State) -> str:
+    """Put shipped weights into a fresh state and return what the card says about it.
+
+    Raises:
+        MissingWeights: no such file.
+        CorruptWeights: its tensors do not fit the model.
+    """
+    tensors = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in load_weights(file).items()
+    }
+    try:
+        objective.restore(state.model, tensors)
+    except RuntimeError as error:
+        raise CorruptWeights(
+            f"The weights {file} do not fit this recipe's model: {error}",
+            hint="Use the recipe named on their card.",
+        ) from error
+    state.average.module.load_state_dict(state.model.state_dict())
+    return f"{file.name} sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def product_files(
+    objective: Objective[Any], settings: TrainingSettings, state: State, seed: int
+) -> tuple[dict[str, bytes], dict[str, float]]:
+    """The files of a finished training by name, and its metrics.
+
+    The product is measured on the very weights that are shipped, in half precision.
+
+    Raises:
+        CannotDo: weights that are not finite, or too large for half precision.
+        CorruptWeights: the objective's product does not make a complete card.
+    """
+    shipped = copy.deepcopy(state.average.module)
+    with torch.no_grad():
+        for tensor in (*shipped.parameters(), *shipped.buffers()):
+            if tensor.is_floating_point():
+                tensor.copy_(tensor.half().float())
+    product = objective.product(shipped)
+    tensors = product.tensors if product.tensors is not None else shipped.state_dict()
+    weights = weight_bytes(tensors)
+    files = dict(product.files)
+    if product.settings:
+        files[CONFIG] = (json.dumps(dict(product.settings), indent=1) + "\n").encode()
+    card = card_from(
+        {
+            **_origin(settings, state, seed),
+            "role": product.role,
+            "kind": product.kind,
+            "file": product.weights,
+            "licence": LICENCE,
+            "size": len(weights),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "parameters": sum(tensors[name].numel() for name in _trained(shipped, tensors)),
+            "companions": {
+                name: hashlib.sha256(content).hexdigest() for name, content in files.items()
+            },
+            "metrics": {name: _rounded(metric) for name, metric in product.metrics.items()},
+            "notes": _notes(product, state),
+        },
+        f"The card of {settings.title}",
+    )
+    table_of_card = card.model_dump(exclude_none=True, exclude_defaults=True)
+    files |= {
+        product.weights: weights,
+        CARD_FILE: dumps({"name": card.name, **table_of_card}).encode(),
+        "losses.csv": table(state.history),
+        "curve.png": picture(state.history, f"{settings.title}: {state.samples:,} samples"),
+    }
+    return files, {name: metric.value for name, metric in product.metrics.items()}
+
+
+def weight_bytes(tensors: Mapping[str, Tensor]) -> bytes:
+    """Tensors as the bytes of a safetensors file, floating point ones in half precision.
+
+    Raises:
+        CannotDo: values that are not finite, or too large for half precision.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return save_weights(Path(folder) / WEIGHTS, tensors, "fp16").read_bytes()
+
+
+def _trained(shipped: Module, tensors: Mapping[str, Tensor]) -> list[str]:
+    """The names of shipped tensors that are parameters, not running figures."""
+    buffers = {name.rpartition(".")[2] for name, _ in shipped.named_buffers()}
+    return [name for name in tensors if name.rpartition(".")[2] not in buffers]
+
+
+def _rounded(metric: Metric) -> dict[str, float]:
+    return {key: round(value, 5) for key, value in vars(metric).items() if value is not None}
+
+
+def _notes(product: Product, state: State) -> str:
+    notes = [product.notes]
+    if state.started_from:
+        notes.append(f"Started from {state.started_from} with a fresh optimiser.")
+    if state.rollbacks:
+        notes.append(f"Rolled back {state.rollbacks} times.")
+    return " ".join(note for note in notes if note)
+
+
+def _origin(settings: TrainingSettings, state: State, seed: int) -> dict[str, Any]:
+    """The part of a card that the loop knows: what made the weights, and at what cost."""
+    if next(state.model.parameters()).device.type == "cpu":
+        effort = {"core_hours": round(state.core_seconds / 3600, 3), "grade": "cpu"}
+    else:
+        effort = {"gpu_minutes": round(state.seconds / 60, 2), "grade": "gpu"}
+    return {
+        "name": settings.title,
+        "recipe": f"recipes/train/{settings.title}.toml",
+        "data_seed": seed,
+        "git_revision": revision() or "unknown",
+        "samples_seen": state.samples,
+        **effort,
+    }
+
+
+def revision() -> str:
+    """The git revision of the source tree, "-dirty" when it was changed, "" outside of git."""
+    root = Path(__file__).resolve().parents[2]
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--match="]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

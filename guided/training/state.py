@@ -1,0 +1,94 @@
+"""Everything a training would lose if it were killed, in one place."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from guided.training.ema import Average
+from guided.training.objective import Objective
+from guided.training.settings import TrainingSettings
+
+Row = dict[str, float]
+
+
+@dataclass
+class State:
+    """A training between two steps.
+
+    ``step`` counts accepted updates, ``position`` counts batches taken from the data (it also
+    passes those that were rolled back), ``seconds`` and ``core_seconds`` are wall and processor
+    time so far, ``scale`` shrinks the learning rate after each roll-back.
+    """
+
+    model: nn.Module
+    optimiser: torch.optim.Optimizer
+    average: Average
+    batch: int
+    step: int = 0
+    position: int = 0
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    scale: float = 1.0
+    rollbacks: int = 0
+    started_from: str = ""
+    history: list[Row] = field(default_factory=list)
+
+    @property
+    def samples(self) -> int:
+        """Samples the weights have learnt from."""
+        return self.step * self.batch
+
+    def pack(self) -> dict[str, Any]:
+        """The whole state as tensors and plain values (not copied)."""
+        return {
+            "model": self.model.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "average": self.average.state(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+
+    def snapshot(self) -> dict[str, Any]:
+        """A copy of the state to come back to."""
+        return copy.deepcopy(self.pack())
+
+    def unpack(self, packed: dict[str, Any]) -> None:
+        """Take back what ``pack`` or ``snapshot`` gave (which stays untouched)."""
+        self.model.load_state_dict(packed["model"])
+        self.optimiser.load_state_dict(copy.deepcopy(packed["optimiser"]))
+        self.average.load(packed["average"])
+        for name in _PLAIN:
+            setattr(self, name, copy.deepcopy(packed[name]))
+
+
+_PLAIN = (
+    "step", "position", "seconds", "core_seconds", "scale", "rollbacks", "started_from", "history",
+)  # fmt: skip
+
+
+def begin(objective: Objective[Any], settings: TrainingSettings, device: torch.device) -> State:
+    """The state before the first step: fresh weights, optimiser and average on the device."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(objective.around.seed)
+        model = objective.build()
+    model = model.to(device).train()
+    if device.type != "mps":
+        model = model.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(
+        list(_groups(objective, model, settings.weight_decay)),
+        lr=settings.lr,
+        betas=settings.betas,
+        fused=device.type in ("cpu", "cuda"),
+    )
+    return State(model, optimiser, Average(model, settings.ema), settings.batch)
+
+
+def _groups(objective: Objective[Any], model: nn.Module, decay: float) -> Iterator[dict[str, Any]]:
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    yield {"params": [p for n, p in named if objective.decays(n, p)], "weight_decay": decay}
+    yield {"params": [p for n, p in named if not objective.decays(n, p)], "weight_decay": 0.0}

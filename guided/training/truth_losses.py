@@ -1,0 +1,32 @@
+"""What truth-labelled batches add to a contrastive training: near misses and named attributes."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def near_miss(own: Tensor, miss: Tensor) -> Tensor:
+    """-log sigmoid(own - miss), averaged []: each picture prefers its caption to the near miss.
+
+    ``own`` and ``miss`` [n] are scaled cosines; without any the loss is 0.
+    """
+    return F.softplus(miss - own).mean() if len(own) else own.sum()
+
+
+def masked_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Cross-entropy [] over rows whose ``target`` [B] is not negative; 0 when there is none."""
+    if bool((target < 0).all()):
+        return logits.sum() * 0
+    loss: Tensor = F.cross_entropy(logits, target.clamp_min(0), reduction="none")
+    keep = (target >= 0).to(loss.dtype)
+    return (loss * keep).sum() / keep.sum()
+
+
+def hit_rate(logits: Tensor, true: Tensor) -> Tensor:
+    """The share [] of rows of logits [B, N] whose best column is true; rows without one are out."""
+    some = true.any(1)
+    best = logits.argmax(1, keepdim=True)
+    hits = true.gather(1, best)[:, 0] & some
+    return hits.sum() / some.sum().clamp_min(1).to(torch.float32)

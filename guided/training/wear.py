@@ -1,0 +1,139 @@
+"""The wear and tear that a picture may have: blur, compression, noise, shifts, another light."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from guided.training.objective import Share
+
+
+def unit(pictures: Tensor) -> Tensor:
+    """Pictures [n, 3, H, W] uint8 as float32 in [0, 1]."""
+    return pictures.to(torch.float32).mul_(1 / 255)
+
+
+def jpeg(pictures: Tensor, quality: int) -> Tensor:
+    """Pictures [n, 3, H, W] uint8 after JPEG compression of a quality from 1 to 95."""
+    worn = []
+    for picture in pictures.permute(0, 2, 3, 1).cpu().numpy():
+        with io.BytesIO() as buffer:
+            Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+            with Image.open(buffer) as image:
+                worn.append(np.asarray(image.convert("RGB")))
+    return torch.from_numpy(np.stack(worn)).permute(0, 3, 1, 2).to(pictures.device)
+
+
+def blur(images: Tensor, sigma: float) -> Tensor:
+    """Images [B, C, H, W] after a Gaussian blur of ``sigma`` pixels, edges repeated."""
+    radius = max(1, math.ceil(2.5 * sigma))
+    places = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
+    kernel = (kernel / kernel.sum()).expand(images.shape[1], 1, 1, -1)
+    padded = F.pad(images, (radius,) * 4, mode="replicate")
+    padded = F.conv2d(padded, kernel, groups=images.shape[1])
+    return F.conv2d(padded, kernel.transpose(2, 3), groups=images.shape[1])
+
+
+def place(images: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Images [B, C, H, W] moved by ``shift`` [B, 2] pixels (x, y) and grown by ``scale`` [B].
+
+    What comes in from outside repeats the edge.
+    """
+    count, _, height, width = images.shape
+    theta = torch.zeros(count, 2, 3, device=images.device, dtype=images.dtype)
+    theta[:, 0, 0] = theta[:, 1, 1] = 1 / scale
+    theta[:, 0, 2] = -2 * shift[:, 0] / width / scale
+    theta[:, 1, 2] = -2 * shift[:, 1] / height / scale
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
+def _light(images: Tensor, gain: Tensor, lift: Tensor) -> Tensor:
+    return images * gain[:, None, None, None] + lift[:, None, None, None]
+
+
+def wear(pictures: Tensor, share: Share, clean: float) -> Tensor:
+    """Pictures [n, 3, H, W] uint8 as images in [0, 1], a ``clean`` share of them untouched.
+
+    The others are moved by up to 6 pixels and grown by up to 6 %; of these every fifth is
+    compressed as JPEG, every fourth blurred, every fourth noisy and every second in another light.
+    A function of ``share`` alone: rows are worn alike however many processes share the batch.
+    """
+    device = pictures.device
+    stream = share.generator("wear")
+    luck = torch.rand(share.size, 8, generator=stream)[share.rows].to(device)
+    qualities = torch.randint(25, 95, (4,), generator=stream).tolist()
+    sigma = 0.4 + 1.2 * float(torch.rand((), generator=stream))
+    worn = luck[:, 0] >= clean
+    pictures = pictures.clone()
+    for band, quality in enumerate(qualities):
+        rows = worn & (luck[:, 1] >= 0.05 * band) & (luck[:, 1] < 0.05 * (band + 1))
+        if rows.any():
+            pictures[rows] = jpeg(pictures[rows], int(quality))
+    images = unit(pictures)
+    rows = worn
+    if rows.any():
+        scale = 1 + 0.12 * (luck[rows, 4] - 0.5)
+        images[rows] = place(images[rows], 12 * (luck[rows, 2:4] - 0.5), scale)
+    rows = worn & (luck[:, 5] < 0.25)
+    if rows.any():
+        images[rows] = blur(images[rows], sigma)
+    rows = worn & (luck[:, 6] < 0.5)
+    if rows.any():
+        gain = 1 + 0.3 * (2 * luck[rows, 6] - 0.5)
+        images[rows] = _light(images[rows], gain, 0.1 * (luck[rows, 7] - 0.5))
+    rows = worn & (luck[:, 5] > 0.75)
+    if rows.any():
+        noise = share.generator(f"noise {share.rank}", device)
+        grain = torch.randn(images[rows].shape, generator=noise, device=device)
+        images[rows] += grain * (0.01 + 0.06 * luck[rows, 7])[:, None, None, None]
+    return images.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def recolor(images: Tensor, share: Share, part: float) -> tuple[Tensor, Tensor]:
+    """Images [n, 3, H, W] in [0, 1], a ``part`` of them in other colours, and which [n] they are.
+
+    Their channels change places and fade towards grey, and their light changes: shapes stay,
+    colours say nothing any more, so what is named by its shape is learnt in any colour.
+    """
+    stream = share.generator("recolor")
+    luck = torch.rand(share.size, 4, generator=stream)[share.rows].to(images.device)
+    order = torch.randperm(3, generator=stream).tolist()
+    rows = luck[:, 0] < part
+    if rows.any():
+        chosen = images[rows]
+        grey = chosen.mean(1, keepdim=True)
+        fade, gain, lift = luck[rows, 1:].T[..., None, None, None]
+        mixed = fade * grey + (1 - fade) * chosen[:, order]
+        images = images.clone()
+        images[rows] = (mixed * (0.6 + 0.6 * gain) + 0.4 * (lift - 0.3)).clamp(0, 1)
+    return images.contiguous(memory_format=torch.channels_last), rows
+
+
+def _grain(images: Tensor, sigma: float) -> Tensor:
+    stream = torch.Generator().manual_seed(20)
+    return (images + sigma * torch.randn(images.shape, generator=stream).to(images)).clamp(0, 1)
+
+
+def _moved(images: Tensor) -> Tensor:
+    shift = torch.tensor([[5.0, -4.0], [-4.0, 5.0], [5.0, 5.0], [-5.0, -4.0]], device=images.device)
+    rows = torch.arange(len(images), device=images.device) % 4
+    return place(images, shift[rows], torch.ones(len(images), device=images.device))
+
+
+#: Fixed wear for measurements: uint8 pictures [n, 3, H, W] to images in [0, 1].
+WEAR: dict[str, Callable[[Tensor], Tensor]] = {
+    "clean": unit,
+    "blur": lambda pictures: blur(unit(pictures), 1.0),
+    "jpeg": lambda pictures: unit(jpeg(pictures, 50)),
+    "noise": lambda pictures: _grain(unit(pictures), 0.05),
+    "shift": lambda pictures: _moved(unit(pictures)),
+}
