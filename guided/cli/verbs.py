@@ -1,0 +1,43 @@
+"""A command for every verb, made of the verb's Options."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import click
+
+from guided.cli.options import COMMON_KEYS, common_parameters, given, parameters
+from guided.cli.watch import watch
+from guided.core import toml
+from guided.recipe import Recipe, task_module
+
+
+def recipe_of(task: str, values: dict[str, Any]) -> Recipe:
+    """The recipe a command line means.
+
+    Raises:
+        RecipeError: values that do not fit the verb.
+    """
+    said = {key: values[key] for key in COMMON_KEYS if values.get(key) is not None}
+    data = {"task": task, **said, **given(task_module(task).Options, values)}
+    return Recipe.of(toml.overridden(data, values["overrides"]), task)
+
+
+def command_of(task: str) -> click.Command:
+    """The command of a verb: it builds a recipe and runs it, or prints it."""
+    module = task_module(task)
+
+    def call(**values: Any) -> int:
+        recipe = recipe_of(task, values)
+        if values["print_recipe"]:
+            click.echo(recipe.dumps(), nl=False)
+            return 0
+        return watch(recipe, as_json=values["as_json"], quiet=values["quiet"])
+
+    return click.Command(
+        task,
+        callback=call,
+        params=[*parameters(module.Options), *common_parameters()],
+        help=inspect.cleandoc(module.__doc__ or ""),
+    )

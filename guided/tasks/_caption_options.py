@@ -1,0 +1,62 @@
+"""The recipe keys of ``caption``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from guided.tasks._scoring import SCORER_HELP
+from guided.tasks.base import TaskOptions, argument, option, recipe_only
+
+PICTURES = frozenset(
+    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif")
+)
+
+
+class Options(TaskOptions):
+    """The recipe keys of ``caption``."""
+
+    images: list[Path] = argument("pictures, or folders of pictures", min_length=1)
+    preset: Literal["caption", "ocr", "world"] = option(
+        "what to write: a caption, the words in the picture, or what is known of it", "caption"
+    )
+    prompt: str | None = option(
+        "the words captions begin with (the preset's own if not given)", None
+    )
+    mode: Literal["optimise", "fuse"] = option(
+        "optimise moves the language model's context; fuse only weighs its words, and is quicker",
+        "optimise",
+    )
+    compat: Literal["none", "zerocap"] = option(
+        "zerocap repeats the paper's code with all its quirks", "none"
+    )
+    plus: list[str] = option(
+        "add a picture or a text to what is described (2*TEXT for weight 2)", []
+    )
+    minus: list[str] = option("take a picture or a text away from what is described", [])
+    beams: int = option("how many captions are tried side by side", 5, ge=1, le=100)
+    length: int | None = option("the most tokens a caption has", None, ge=1, le=500)
+    batch: int = option("pictures of a folder that are captioned together", 16, ge=1, le=256)
+    sheet: bool = option("also make a contact sheet of pictures and captions", False)
+    relevance: bool = option("also show which part of the picture each word comes from", False)
+    scorer: str = option(SCORER_HELP, "")
+    language: str = option(
+        "the language model instead of the kit's: a name, local-dir:FOLDER or a hub repository", ""
+    )
+    precision: Literal["fp32", "bf16"] = recipe_only(
+        "precision of CLIP's text half; bf16 is quicker and not identical", "fp32"
+    )
+    candidates: int | None = recipe_only("next tokens CLIP looks at", None, ge=1)
+    iterations: int = recipe_only("gradient steps a word (mode optimise)", 5, ge=1, le=100)
+    rate: float = recipe_only("size of a gradient step", 0.3, gt=0)
+    power: float = recipe_only("power of the gradient's norm it is divided by", 0.9, ge=0, le=1)
+    fusion: float = recipe_only("share of the guided model in the mix", 0.99, ge=0, le=1)
+    temperature: float = recipe_only("temperature of CLIP's choice", 0.01, gt=0)
+    clip_weight: float = recipe_only("weight of the loss word_clip", 1.0, ge=0)
+    fluency_weight: float = recipe_only("weight of the loss fluency", 0.2, ge=0)
+    weight: float = recipe_only("weight of the cosine (mode fuse)", 20.0, ge=0)
+    end_bonus: float | None = recipe_only("nats added to the end of a sentence", None)
+    shortest: int | None = recipe_only("tokens before a sentence may end", None, ge=0)
+    repetition: float = recipe_only("nats taken from the last four tokens", 0.0, ge=0)
+    forbid: bool = recipe_only("bar digits, symbols and broken words", True)
+    ranking: float = recipe_only("weight of the language loss in a caption's total", 0.01, ge=0)

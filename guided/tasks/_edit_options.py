@@ -1,0 +1,57 @@
+"""The recipe keys of ``edit``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from guided.tasks._edit_inputs import Faces
+from guided.tasks._edit_rows import Inversion
+from guided.tasks._losses import LossTable
+from guided.tasks.base import TaskOptions, argument, option, recipe_only
+
+
+class Options(TaskOptions):
+    """The recipe keys of ``edit``."""
+
+    images: list[Path] = argument("pictures or saved latents; none edits random portraits", [])
+    prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
+    method: Literal["optimise", "mapper", "direction"] = option(
+        "how to find the change", "optimise"
+    )
+    strength: float | Literal["auto"] = option(
+        "0 is the original, 1 the edit, negative the opposite; auto the least CLIP agrees with", 1.0
+    )
+    space: Literal["auto", "w", "s"] = option("where to search: W+ or StyleSpace", "auto")
+    steps: int = option("steps of the search (optimise)", 100, ge=1, le=10_000)
+    rate: float = option("step size of the search (optimise)", 0.1, gt=0)
+    count: int = option("random portraits when no picture is given", 1, ge=1, le=256)
+    mask: Path | None = option("picture that is white where the edit may change things", None)
+    landmarks: list[str] = option("4 points of the face, x,y,... or a .json file, per picture", [])
+    face: int | None = option("which face of a landmarks file, from 1", None, ge=1)
+    faces: Faces = option("aligned: the pictures are faces cut out FFHQ's way", "auto")
+    invert: Inversion = option("how a picture's latent is found", "encoder")
+    invert_steps: int = option("steps of the search for a picture's latent", 300, ge=1)
+    paste: Literal["replace", "difference"] = option(
+        "how a face goes back into its photo", "replace"
+    )
+    strip: bool = option("also save before and after side by side", False)
+    sweep: list[float] = option("also save a sheet of these strengths", [])
+    gif: int = option("also save an animation of so many frames", 0, ge=0, le=200)
+    batch: int = option("edits that are searched together", 8, ge=1, le=256)
+    generator: str = option("a generator's name or file", "")
+    scorer: str = option("the guiding CLIP", "")
+    identity: str = option("a face network's name or file", "")
+    inverter: str = option("an inversion encoder's name or file", "")
+    perceptual: str = option("torchvision's file of an LPIPS trunk (the CLIP's own if none)", "")
+    mapper: str = option("a StyleCLIP mapper's file (mapper)", "")
+    statistics: str = option("channel statistics, fs3.npy (direction)", "")
+    neutral: str = option("what the pictures show, in neutral words", "a portrait")
+    alpha: float = recipe_only("factor of the change (direction)", 4.1)
+    beta: float = recipe_only("cosine below which a channel is left alone (direction)", 0.15, ge=0)
+    preprocess: Literal["clip", "styleclip"] = recipe_only("how CLIP sees the picture", "clip")
+    truncation: float = recipe_only("how far random portraits stray from the mean", 0.7, ge=0)
+    keep_identity: float = recipe_only("weight of the loss identity", 0.0, ge=0)
+    near: float = recipe_only("weight of the loss latent_l2", 0.008, ge=0)
+    keep_outside: float = recipe_only("weight of the loss masked_l1, with a mask", 10.0, ge=0)
+    loss: list[LossTable] = recipe_only("losses in place of the usual ones", [])

@@ -1,0 +1,287 @@
+"""Show what guided can do, offline, in one page that opens in any browser.
+
+Draws a world, lets the models look at it and writes a contact sheet and ``report.html``, which
+holds its pictures itself.  A chapter whose model is not on this computer is left out, and says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from guided.core.run import Picture, Result, Step
+from guided.errors import MissingWeights
+from guided.tasks import _demo_search
+from guided.tasks import _report as html
+from guided.tasks._report import Section
+from guided.tasks.base import Steps, TaskOptions, Workbench, option
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from guided.judging.reader import Reader, Reading
+    from guided.portraits import Portrait
+
+REPORT = "report.html"
+SHEET = "sheet.png"
+LEAD = (
+    "Find the latent whose picture a CLIP likes best: guided steers image and text generators "
+    "with words. This page was made on your computer, without the network."
+)
+
+
+class Options(TaskOptions):
+    """The recipe keys of ``demo``."""
+
+    count: int = option("portraits on the contact sheet", 24, ge=4, le=96)
+    exam: int = option("new portraits the reader is examined on", 160, ge=8, le=5000)
+
+
+@dataclass
+class Stage:
+    """What the chapters share: the options, the bench, the portraits and the loaded models."""
+
+    options: Options
+    bench: Workbench
+
+    @cached_property
+    def portraits(self) -> list[Portrait]:
+        """New portraits, which no training ever shows."""
+        from guided.portraits import sample
+
+        return [sample(self.bench.seed + index, "val") for index in range(self.options.count)]
+
+    @cached_property
+    def images(self) -> list[Image.Image]:
+        """The pictures of the portraits."""
+        from guided.portraits import draw
+
+        return [draw(portrait) for portrait in self.portraits]
+
+    @cached_property
+    def hero(self) -> Portrait:
+        """A portrait all of whose attributes can be seen."""
+        from guided.portraits import sample
+
+        seed = self.bench.seed
+        while not all((portrait := sample(seed, "val")).visible().values()):
+            seed += 1
+        return portrait
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The kit's reader.
+
+        Raises:
+            MissingWeights: it is not on this computer.
+        """
+        from guided.judging.reader import Reader
+
+        name = self.bench.kit.get("reader", "reader")
+        reader = Reader.load(name, self.bench.device)
+        self.bench.notes[name] = reader.sha256
+        return reader
+
+    def read(self, image: Image.Image) -> Reading:
+        """What the reader sees in one picture."""
+        from guided.core.images import to_tensor
+
+        return self.reader.read(to_tensor(image))[0]
+
+
+Chapter = Callable[[Stage], Generator[Step[Any], None, Section]]
+
+
+# --------------------------------------------------------------------------- chapters
+
+
+def the_world(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """The drawn world: many portraits, and all that is known of one."""
+    from guided.portraits import draw
+    from guided.portraits.record import record
+
+    figures = []
+    for index, (portrait, image) in enumerate(zip(stage.portraits, stage.images, strict=True)):
+        known = record(portrait, stage.bench.seed + index, "", {})
+        figures.append(html.figure([image], min(known["captions"], key=len)))
+        yield Step(index + 1, len(stage.portraits), "the world")
+    known = record(stage.hero, stage.bench.seed, "", {})
+    asked = [f"{entry['question']} → {entry['answer']}" for entry in known["questions"][:6]]
+    told = (
+        html.paragraph("Everything about a portrait is known exactly. It can be said in words:")
+        + html.points(known["captions"][:3])
+        + html.paragraph("asked about:")
+        + html.points(asked)
+        + html.paragraph("and drawn in steps:")
+        + html.points(known["steps"])
+    )
+    body = (
+        html.paragraph(
+            f"{len(figures)} people who exist nowhere else: a world drawn from "
+            "attributes, so every picture has a true description to be judged by."
+        )
+        + html.grid(figures)
+        + html.beside(html.figure([draw(stage.hero, 384)], known["captions"][0]), told)
+    )
+    return Section("A world with known truth", body, {})
+
+
+def the_reader(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """The reader looks at portraits and is examined on new ones."""
+    figures = []
+    shown = list(zip(stage.portraits, stage.images, strict=True))[:8]
+    for index, (portrait, image) in enumerate(shown):
+        figures.append(_reading_figure(stage, portrait, image))
+        yield Step(index + 1, len(shown), "the reader looks")
+    scores = yield from _exam(stage)
+    mean = sum(scores.values()) / len(scores)
+    body = (
+        html.paragraph(
+            "A small network reads every attribute off the pixels. It is the judge of "
+            "what the other models make, so nothing is ever optimised by it. What it got wrong is "
+            "struck out."
+        )
+        + html.grid(figures, 210)
+        + html.paragraph(
+            f"Examined on {stage.options.exam} new portraits it gave the right value in "
+            f"{mean:.1%} of the cases a viewer could tell:"
+        )
+        + html.bars(scores)
+    )
+    return Section("The reader", body, {"reader_accuracy": mean})
+
+
+def _reading_figure(stage: Stage, portrait: Portrait, image: Image.Image) -> str:
+    reading = stage.read(image)
+    seen = portrait.visible()
+    said = []
+    for key, value in reading.attributes.items():
+        if value is None or not seen[key]:
+            continue
+        sure = reading.probabilities[key][value]
+        words = f"{key.replace('_', ' ')} <b>{html.text(value)}</b> {sure:.0%}"
+        right = value == portrait.attributes[key]
+        said.append(words if right else f'<s class="wrong">{words}</s>')
+    return html.figure([image], "a drawn portrait", ", ".join(said))
+
+
+def _exam(stage: Stage) -> Generator[Step[Any], None, dict[str, float]]:
+    """The reader's accuracy by attribute on new portraits, counted where they are visible."""
+    from guided.core.images import to_tensor
+    from guided.portraits import KEYS, draw, sample
+
+    total, batch = stage.options.exam, 16
+    right, asked = dict.fromkeys(KEYS, 0), dict.fromkeys(KEYS, 0)
+    for start in range(0, total, batch):
+        seeds = range(start, min(start + batch, total))
+        portraits = [sample(1_000_000 + stage.bench.seed + seed, "val") for seed in seeds]
+        readings = stage.reader.read(to_tensor([draw(portrait) for portrait in portraits]))
+        for portrait, reading in zip(portraits, readings, strict=True):
+            for key in (key for key, seen in portrait.visible().items() if seen):
+                asked[key] += 1
+                right[key] += reading.attributes[key] == portrait.attributes[key]
+        yield Step(seeds[-1] + 1, total, "the reader's exam")
+    return {key.replace("_", " "): right[key] / asked[key] for key in KEYS if asked[key]}
+
+
+def the_counterfactuals(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """One change a time: the same person with one attribute changed, and what the reader says."""
+    from guided.portraits import KEYS, draw
+
+    before = draw(stage.hero, 256)
+    figures, noticed, kept, others = [], 0, 0, 0
+    first = stage.read(before).attributes
+    for index, key in enumerate(KEYS):
+        changed = _changed(stage.hero, key, stage.bench.seed)
+        after = draw(changed, 256)
+        second = stage.read(after).attributes
+        wanted, old = changed.attributes[key], stage.hero.attributes[key]
+        noticed += second[key] == wanted
+        rest = [k for k in KEYS if changed.visible()[k] and k not in (key, "hat_color")]
+        kept += sum(second[k] == first[k] for k in rest)
+        others += len(rest)
+        verdict = "the reader agrees" if second[key] == wanted else f"the reader: {second[key]}"
+        told = f"{key.replace('_', ' ')}: {old} → {wanted}"
+        kind = "soft" if second[key] == wanted else "wrong"
+        caption = f'<b>{html.text(told)}</b><br><span class="{kind}">{html.text(verdict)}</span>'
+        figures.append(html.figure([before, after], told, caption))
+        yield Step(index + 1, len(KEYS), "one change a time")
+    scores = {"changes_noticed": noticed / len(KEYS), "others_kept": kept / max(others, 1)}
+    body = html.paragraph(
+        f"The same person, drawn again with one attribute changed. The reader noticed {noticed} of "
+        f"{len(KEYS)} changes and read {scores['others_kept']:.1%} of everything else as before. "
+        "These pairs are the truth that edits made with words are measured against."
+    ) + html.grid(figures, 280)
+    return Section("One change at a time", body, scores)
+
+
+def _changed(portrait: Portrait, key: str, seed: int) -> Portrait:
+    """The portrait with another value of one attribute, which can still be seen."""
+    from guided.portraits import VALUES
+
+    others = [value for value in VALUES[key] if value != portrait.attributes[key]]
+    for turn in range(len(others)):
+        changed = portrait.with_attribute(key, others[(seed + turn) % len(others)])
+        if changed.visible()[key]:
+            break
+    return changed
+
+
+def the_search(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """Find portraits by words, and sort them into classes known by name alone."""
+    return (yield from _demo_search.the_search(stage.bench))
+
+
+#: The chapters in their order; each yields Steps and returns its part of the page.
+CHAPTERS: tuple[Chapter, ...] = (the_world, the_reader, the_counterfactuals, the_search)
+
+
+# --------------------------------------------------------------------------- the page
+
+
+def run(options: Options, bench: Workbench) -> Steps:
+    """Play the chapters and bind their sections into one page."""
+    from guided.portraits import sheet
+
+    stage = Stage(options, bench)
+    sections: list[Section] = []
+    told: list[dict[str, Any]] = []
+    for chapter in CHAPTERS:
+        began = time.monotonic()
+        section, left_out = yield from _played(chapter, stage)
+        sections.append(section)
+        seconds = round(time.monotonic() - began, 1)
+        told.append({"title": section.title, "seconds": seconds, "left_out": left_out})
+    scores = {name: value for section in sections for name, value in section.scores.items()}
+    where = str(bench.folder / REPORT) if bench.folder is not None else REPORT
+    picture = Picture(SHEET, sheet(stage.images, 6))
+    page = html.page("guided: a first look", LEAD, sections, _foot(bench))
+    answer = {"report": where, "sheet": picture, "chapters": told, "scores": dict(scores)}
+    return Result(answer, [picture], {REPORT: page}, scores)
+
+
+def _played(
+    chapter: Chapter, stage: Stage
+) -> Generator[Step[Any], None, tuple[Section, str | None]]:
+    """A chapter's section; one that says why it is left out where a model is missing."""
+    try:
+        return (yield from chapter(stage)), None
+    except MissingWeights as error:
+        title = chapter.__name__.removeprefix("the_").replace("_", " ").capitalize()
+        body = html.paragraph(f"Left out: {error}", "soft")
+        return Section(title, body, {}), str(error)
+
+
+def _foot(bench: Workbench) -> str:
+    from guided import __version__
+
+    kept: Mapping[str, Any] = bench.notes
+    models = ", ".join(f"{name} ({str(digest)[:12]})" for name, digest in kept.items()) or "none"
+    return (
+        f"Made by guided {html.text(__version__)} with seed {bench.seed}. "
+        f"Models: {html.text(models)}. The same page again: "
+        f"<code>guided demo --seed {bench.seed}</code>"
+    )

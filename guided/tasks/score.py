@@ -1,0 +1,43 @@
+"""Say how well pictures and texts fit: the cosine of every picture with every text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from guided.core.run import Result, Step
+from guided.errors import UsageError
+from guided.tasks._scoring import SCORER_HELP, Precision, answer, embedded, pick_scorer
+from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option
+
+
+class Options(TaskOptions):
+    """The recipe keys of ``score``."""
+
+    images: list[str] = argument("picture files", min_length=1)
+    text: list[str] = option("a text; give several to compare them", min_length=1)
+    scorer: str = option(SCORER_HELP, "")
+    precision: Precision = option("bf16 is quicker and exact to about 1e-3", "fp32")
+
+
+def run(options: Options, bench: Workbench) -> Steps:
+    """Cosines in [-1, 1] by picture and text; ``warnings`` name texts that were cut.
+
+    Raises:
+        UsageError: an empty text.
+    """
+    texts = list(dict.fromkeys(options.text))
+    if not all(text.strip() for text in texts):
+        raise UsageError("A text is empty.", hint="Give --text some words.")
+    scorer = pick_scorer(bench, options.scorer, options.precision)
+    words = scorer.embed_texts(texts)
+    results: list[dict[str, Any]] = []
+    errors: list[dict[str, str]] = []
+    for files, vectors, seen in embedded(scorer, options.images, bench, errors):
+        cosines = (vectors @ words.T).cpu().tolist()
+        for file, row in zip(files, cosines, strict=True):
+            results.append({"file": file, "scores": dict(zip(texts, row, strict=True))})
+        yield Step(seen, len(options.images), "score")
+    given = answer(results, errors)
+    if warnings := [str(cut) for cut in scorer.cuts(texts)]:
+        given["warnings"] = warnings
+    return Result(given)

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from guided.core.objective import Objective
+from guided.core.run import Step
+from guided.core.seeds import Seeds
+from guided.errors import CannotDo, UsageError
+from guided.guidance.decode import Proposal, Rows
+from guided.guidance.decode_shaping import Nats
+from guided.guidance.zerocap import Fuse, Voice, ZeroCap, fuse, normalise
+from guided.guidance.zerocap_captioner import Manner, Narrator, Told
+from guided.guidance.zerocap_sentences import Sentence
+from guided.guidance.zerocap_target import mixed
+from guided.language.gpt2 import Gpt2
+from guided.losses.fluency import Fluency
+from guided.losses.word_clip import WordClip
+from guided.scorers.clip import ClipScorer
+from guided.scorers.prefix_text import PrefixTextScorer
+
+OBJECTIVE = WordClip(candidates=64) + 0.2 * Fluency()
+
+
+def targets(count: int) -> Tensor:
+    return functional.normalize(Seeds.of(20, count).normal((24,), "targets"), dim=1)
+
+
+@pytest.fixture
+def manner(language: Gpt2) -> Manner:
+    barred = tuple(token for token in language.words.unwordly if token != language.begin)
+    return Manner(
+        "a portrait of", language.begin, barred, beams=3, length=4, shortest=2, candidates=40,
+        iterations=3,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def narrator(language: Gpt2, words: PrefixTextScorer) -> Narrator:
+    return Narrator(language, words, language.words.piece)
+
+
+def write(
+    narrator: Narrator, aims: Tensor, manner: Manner, objective: Objective = OBJECTIVE
+) -> tuple[list[Step[Told]], list[list[Sentence]]]:
+    steps, run = [], narrator.write(aims, manner, objective)
+    while True:
+        try:
+            steps.append(next(run))
+        except StopIteration as end:
+            return steps, end.value
+
+
+MODES = pytest.mark.parametrize("mode", ["optimise", "fuse"])
+
+
+@MODES
+def test_every_beam_comes_with_its_scores(
+    narrator: Narrator, manner: Manner, language: Gpt2, scorer: ClipScorer, mode: str
+) -> None:
+    aims = targets(2)
+    steps, found = write(narrator, aims, replace(manner, mode=mode))
+    assert [step.index for step in steps] == list(range(1, len(steps) + 1))
+    assert all(len(step.draft.texts) == 2 for step in steps if step.draft)
+    for aim, several in zip(aims, found, strict=True):
+        assert 1 <= len(several) <= 3
+        assert [s.total for s in several] == sorted((s.total for s in several), reverse=True)
+        for sentence in several:
+            assert sentence.text.startswith("a portrait of")
+            cosine = float(scorer.embed_texts([sentence.text])[0] @ aim)
+            assert sentence.clip == pytest.approx(cosine, abs=1e-5)
+            assert sentence.total == pytest.approx(sentence.clip - 0.01 * sentence.language)
+
+
+@MODES
+def test_captions_do_not_depend_on_the_batch(narrator: Narrator, manner: Manner, mode: str) -> None:
+    chosen = replace(manner, mode=mode)
+    aims = targets(4)
+    _, together = write(narrator, aims, chosen)
+    _, backwards = write(narrator, aims.flip(0), chosen)
+    for row, aim in enumerate(aims):
+        _, (alone,) = write(narrator, aim[None], chosen)
+        for others in (together[row], backwards[3 - row]):
+            assert [s.text for s in others] == [s.text for s in alone]
+            for one, other in zip(others, alone, strict=True):
+                assert one.total == pytest.approx(other.total, abs=1e-4)
+
+
+def test_the_reference_way_does_not_depend_on_other_pictures_either(
+    narrator: Narrator, manner: Manner
+) -> None:
+    chosen = replace(manner, reference=True)
+    aims = targets(3)
+    _, together = write(narrator, aims, chosen)
+    _, (alone,) = write(narrator, aims[1:2], chosen)
+    assert [s.text for s in together[1]] == [s.text for s in alone]
+    assert together[1][0].total == pytest.approx(alone[0].total, abs=1e-4)
+
+
+@MODES
+def test_guidance_raises_the_cosine(narrator: Narrator, manner: Manner, mode: str) -> None:
+    aims = targets(6)
+    deaf = replace(manner, mode="fuse", weight=0.0)
+    _, guided = write(narrator, aims, replace(manner, mode=mode, iterations=5))
+    _, unguided = write(narrator, aims, deaf)
+    gain = [a[0].clip - b[0].clip for a, b in zip(guided, unguided, strict=True)]
+    assert sum(gain) / len(gain) > 0.02
+
+
+def test_without_iterations_there_is_only_the_language_model(
+    narrator: Narrator, manner: Manner
+) -> None:
+    _, still = write(narrator, targets(2), replace(manner, rate=0.0))
+    assert [s.text for s in still[0]] != []
+    assert {s.text for s in still[0]} == {s.text for s in still[1]}
+
+
+def test_barred_tokens_are_never_written(
+    narrator: Narrator, manner: Manner, language: Gpt2
+) -> None:
+    for mode in ("optimise", "fuse"):
+        _, found = write(narrator, targets(2), replace(manner, mode=mode, length=6))
+        for several in found:
+            for sentence in several:
+                assert all(char.isalpha() or char in " ,.'-" for char in sentence.text)
+                assert "endoftext" not in sentence.text
+
+
+def test_stopping_midway_is_enough_to_cancel(narrator: Narrator, manner: Manner) -> None:
+    run = narrator.write(targets(1), manner, OBJECTIVE)
+    first = next(run)
+    assert first.draft is not None
+    assert first.total == 4
+    run.close()
+    with pytest.raises(StopIteration):
+        next(run)
+
+
+def test_words_are_streamed(narrator: Narrator, manner: Manner) -> None:
+    steps, _ = write(narrator, targets(1), manner)
+    lengths = [len(step.draft.texts[0][0]) for step in steps if step.draft]
+    assert lengths == sorted(lengths)
+    assert set(steps[0].losses) == {"word_clip", "fluency", "total"}
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"prompt": ""}, "prompt is empty"),
+        ({"prompt": "a big red hat " * 30}, "The prompt has .* room for 43"),
+        ({"beams": 0}, "at least 1 beam"),
+        ({"length": 0}, "at least 1 token"),
+    ],
+)
+def test_impossible_wishes(
+    narrator: Narrator, manner: Manner, change: dict[str, object], match: str
+) -> None:
+    with pytest.raises(UsageError, match=match):
+        write(narrator, targets(1), replace(manner, **change))
+
+
+def test_an_empty_prompt_is_fine_without_gradients(narrator: Narrator, manner: Manner) -> None:
+    _, (found,) = write(narrator, targets(1), replace(manner, prompt="", mode="fuse"))
+    assert found[0].text
+
+
+def test_a_loss_that_is_not_finite_is_named(narrator: Narrator, manner: Manner) -> None:
+    with pytest.raises(CannotDo, match="'word_clip' is not finite"):
+        write(narrator, torch.full((1, 24), float("nan")), manner)
+
+
+def test_the_memory_gives_what_a_whole_reading_would(
+    language: Gpt2, words: PrefixTextScorer
+) -> None:
+    """Contexts carried from step to step equal contexts computed anew."""
+    voice = Voice(language, words, targets(1), language.words.piece)
+    guide = Fuse(voice, Nats(language.begin), candidates=30)
+    prompt = [language.begin, *language.encode("a portrait of")]
+    first = torch.tensor([prompt])
+    zero = torch.zeros(1, dtype=torch.long)
+    yes = torch.ones(2, dtype=torch.bool)
+    guide.propose(Rows(first, zero, zero, 0, yes[:1]))
+    longer = torch.tensor([[*prompt, 7], [*prompt, 9]])
+    second: Proposal = guide.propose(Rows(longer, zero.repeat(2), zero.repeat(2), 1, yes))
+    expected = language.read(longer).logits.log_softmax(-1)
+    assert torch.allclose(second.log_probabilities, expected, atol=2e-5)
+
+
+def test_stopped_rows_are_not_read(
+    narrator: Narrator, manner: Manner, language: Gpt2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    original = ZeroCap.propose
+
+    def counted(self: ZeroCap, rows: Rows) -> Proposal:
+        seen.append(len(rows.tokens))
+        assert bool(rows.running.all())
+        return original(self, rows)
+
+    monkeypatch.setattr(ZeroCap, "propose", counted)
+    write(narrator, targets(1), replace(manner, length=6, end_bonus=14.0, shortest=1))
+    assert seen[0] == 1
+    assert sum(seen) < 1 + 3 * 5
+
+
+def test_fusing_bars_and_mixes() -> None:
+    guided = torch.tensor([[0.0, float("-inf")]])
+    plain = torch.tensor([[-1.0, -2.0]])
+    assert fuse(guided, plain, 0.5).tolist() == [[-0.5, float("-inf")]]
+    assert torch.equal(fuse(guided, plain, 1.0), guided)
+    assert torch.equal(fuse(guided, plain, 0.0), plain)
+
+
+def test_normalising_over_beams_and_samples() -> None:
+    values = Seeds.of(4, 5).normal((7,), "v")
+    owner = torch.tensor([0, 0, 0, 1, 1])
+    each = normalise(values, owner, "beam").exp().sum(-1)
+    assert torch.allclose(each, torch.ones(5))
+    shared = normalise(values, owner, "sample").exp().sum(-1)
+    assert float(shared[:3].sum()) == pytest.approx(1.0)
+    assert float(shared[3:].sum()) == pytest.approx(1.0)
+
+
+def test_mixing_targets() -> None:
+    first, second = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    found = mixed(torch.stack([first, second]), [1.0, -1.0])
+    assert found.tolist() == pytest.approx([0.5**0.5, -(0.5**0.5)])
+    long = mixed(torch.stack([3 * first, 4 * second]), [1.0, 1.0])
+    assert long.tolist() == pytest.approx([0.6, 0.8])
+    with pytest.raises(CannotDo, match="cancel each other"):
+        mixed(torch.stack([first, first]), [1.0, -1.0])
+    with pytest.raises(UsageError, match="2 terms need as many weights, not 1"):
+        mixed(torch.stack([first, second]), [1.0])

@@ -1,0 +1,46 @@
+"""What the StyleCLIP parity tests share: the recorded tensors and the networks behind them."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from safetensors.torch import load_file
+from torch import Tensor
+
+from guided.nets.stylegan2 import StyleGAN2
+from guided.nets.stylegan2_formats import build_stylegan2
+from tests.parity.comparing import Load
+
+
+@pytest.fixture(scope="module")
+def load(parity_dir: Path) -> Load:
+    """Recorded StyleCLIP tensors by file name; skips what only the full data holds."""
+
+    def read(name: str) -> dict[str, Tensor]:
+        path = parity_dir / "styleclip" / f"{name}.safetensors"
+        if not path.is_file():
+            pytest.skip(f"{path.name} is only in the full data: pytest --parity DIR")
+        return load_file(path)
+
+    return read
+
+
+@pytest.fixture(scope="module")
+def net(load: Load) -> StyleGAN2:
+    return build_stylegan2(load("stylegan2_g_ema")).requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The same network computed by modulated weights and grouped convolutions."""
+    root = Path(__file__).resolve().parents[2]
+    path = root / "scripts" / "benchmarks" / "_stylegan2_reference.py"
+    spec = importlib.util.spec_from_file_location("stylegan2_reference", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

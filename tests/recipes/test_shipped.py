@@ -1,0 +1,60 @@
+"""Every recipe in ``recipes/`` is valid, comes back from TOML, and runs with its steps cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guided import studio
+from guided.errors import MissingWeights
+from guided.recipe import Recipe
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "recipes"
+#: Training recipes are run by the tests of training, which know how to cut them.
+RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.parent.name != "train")
+#: What a key is cut to, where a recipe asks for more.
+CUTS: dict[str, int] = {"steps": 2, "count": 2, "iterations": 2, "beams": 2, "words": 3, "top": 3}
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(FOLDER).as_posix()
+
+
+def _cut(recipe: Recipe) -> Recipe:
+    """The recipe with short loops and without its conditions, which full runs are held to."""
+    data: dict[str, Any] = {key: v for key, v in recipe.data().items() if key != "expect"}
+    for key, most in CUTS.items():
+        if isinstance(data.get(key), int):
+            data[key] = min(data[key], most)
+    return Recipe.of(data, "cut recipe")
+
+
+def test_there_are_recipes() -> None:
+    assert RECIPES
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_a_shipped_recipe_is_valid_and_says_what_it_is_for(path: Path) -> None:
+    recipe = Recipe.load(path)
+    assert recipe.about
+    assert Recipe.loads(recipe.dumps()) == recipe
+    assert path.parent.name in (recipe.task, "recipes")
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_name)
+def test_a_shipped_recipe_runs(path: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    recipe = _cut(Recipe.load(path)).with_(out=str(tmp_path / "out"))
+    missing = [need.name for need in studio.plan(recipe).missing]
+    if missing:
+        pytest.skip(f"{_name(path)} needs {', '.join(missing)}")
+    try:
+        result = studio.run(recipe).result()
+    except MissingWeights as error:
+        pytest.skip(f"{_name(path)}: {error}")
+    assert result.folder == tmp_path / "out"
+    assert (tmp_path / "out" / studio.RUN_FILE).is_file()
+    assert not result.answer.get("errors")

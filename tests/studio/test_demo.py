@@ -1,0 +1,141 @@
+"""The demo: one page that needs nothing else, made without the network, quickly."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import torch
+
+from guided.core.device import Device
+from guided.errors import MissingWeights
+from guided.judging.reader import Reader
+from guided.nets.reader import ReaderNet
+from guided.tasks import _report, demo
+from guided.training.reading import CLASSES
+
+
+@pytest.fixture
+def untaught(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader with random weights, so that the demo's path does not depend on what is shipped."""
+    torch.manual_seed(0)
+    net = ReaderNet(CLASSES, widths=(8, 8, 8), blocks=(1, 1, 1), head=4, features=16)
+    monkeypatch.setattr(Reader, "load", lambda *_: Reader(net, Device("cpu"), "0123456789abcdef"))
+
+
+@pytest.fixture
+def no_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(*_: object) -> Reader:
+        raise MissingWeights("There is no model called 'reader' <here>.", hint="Get it.")
+
+    monkeypatch.setattr(Reader, "load", load)
+
+
+class _Page(HTMLParser):
+    """Counts what a page holds and notes every address it names."""
+
+    void = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.open: list[str] = []
+        self.addresses: list[str] = []
+        self.alts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.void:
+            self.open.append(tag)
+        for name, value in attrs:
+            if name in ("src", "href", "action", "srcset", "poster", "data"):
+                self.addresses.append(value or "")
+            if name == "alt":
+                self.alts.append(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def _parsed(path: str) -> _Page:
+    page = _Page()
+    page.feed(Path(path).read_text(encoding="utf-8"))
+    assert page.open == []
+    return page
+
+
+def _demo(cli: Callable, folder: Path) -> dict:
+    said = cli("demo", "--count", 8, "--exam", 24, "--out", folder, "--json")
+    assert said.status == 0, said.err
+    return said.answer
+
+
+def test_the_page_needs_nothing_else(guided_cli: Callable, tmp_path: Path, untaught: None) -> None:
+    began = time.process_time()
+    answer = _demo(guided_cli, tmp_path)
+    assert time.process_time() - began < 60
+    page = _parsed(answer["report"])
+    assert page.addresses
+    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert not {"script", "link", "iframe", "a", "object"} & set(page.tags)
+    assert all(page.alts)
+    text = Path(answer["report"]).read_text(encoding="utf-8")
+    assert not re.search(r"https?:|@import|url\(", text)
+    assert "prefers-color-scheme: dark" in text
+    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6
+    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 4
+    assert 0 <= answer["scores"]["reader_accuracy"] <= 1
+    assert Path(answer["sheet"]).is_file()
+    assert "reader (0123456789ab)" in text
+
+
+def test_progress_is_shown(guided_cli: Callable, tmp_path: Path, untaught: None) -> None:
+    said = guided_cli("demo", "--count", 4, "--exam", 8, "--out", tmp_path)
+    labels = ("the world", "the reader looks", "the reader's exam", "one change a time", "search")
+    for label in labels:
+        assert f"{label} [####################]" in said.err
+    assert f"report: {tmp_path / 'report.html'}" in said.out
+
+
+def test_missing_models_leave_chapters_out(
+    guided_cli: Callable, tmp_path: Path, no_reader: None
+) -> None:
+    answer = _demo(guided_cli, tmp_path)
+    assert [bool(chapter["left_out"]) for chapter in answer["chapters"]] == [
+        False,
+        True,
+        True,
+        False,
+    ]
+    text = Path(answer["report"]).read_text(encoding="utf-8")
+    assert "Left out: There is no model called &#x27;reader&#x27; &lt;here&gt;. Get it." in text
+
+
+def test_every_change_changes_one_visible_attribute() -> None:
+    from guided.portraits import KEYS
+    from guided.tasks.base import Workbench
+
+    for seed in range(5):
+        stage = demo.Stage(demo.Options(), Workbench(seed=seed))
+        for key in KEYS:
+            changed = demo._changed(stage.hero, key, seed)
+            assert changed.visible()[key]
+            differ = {k for k in KEYS if changed.attributes[k] != stage.hero.attributes[k]}
+            assert key in differ
+            assert differ <= {key, "hat_color"}
+
+
+def test_nothing_in_a_text_is_markup() -> None:
+    evil = '"><script>alert(1)</script>'
+    section = _report.Section(evil, _report.paragraph(evil) + _report.points([evil]), {})
+    page = _report.page(evil, evil, [section], "")
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") == 6
+    bars = _report.bars({evil: 3.0, "x": -1.0})
+    assert "<script" not in bars
+    assert "width: 100.0%" in bars
+    assert "width: 0.0%" in bars

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from guided.errors import RecipeError
+from guided.recipe import Recipe
+from guided.tasks import train
+from guided.tasks.base import Workbench
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
+import tiny
+
+RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "train").glob("*.toml"))
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_training_recipe_is_one(file: Path) -> None:
+    recipe = Recipe.load(file)
+    assert recipe.task == "train"
+    assert Recipe.loads(recipe.dumps()).data() == recipe.data()
+
+
+def test_a_recipe_file_is_replaced_by_its_keys(tmp_path: Path) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(
+        'task = "train"\nobjective = "tiny"\nseed = 4\nlr = 0.5\n[settings]\nnoise = 0.2\n'
+    )
+    given = {"recipe": str(file), "lr": 0.25, "settings": {"plain": True}, "samples": 8}
+    options = Recipe.of({"task": "train", **given}).options
+    assert isinstance(options, train.Options)
+    assert options.recipe is None
+    assert (options.objective, options.lr, options.samples) == ("tiny", 0.25, 8)
+    assert options.settings == {"noise": 0.2, "plain": True}
+    assert options.recipe_seed == 4
+    file.unlink()
+    kept = Recipe.of({"task": "train", **given | {"recipe": ""}, "objective": "tiny"})
+    assert kept.options.samples == 8  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("task = 'edit'\n", "recipe for 'edit', not for train.*guided run"),
+        ("lr = \n", "Cannot read the training recipe"),
+        ("lr = -1\n", "lr = -1: input should be greater than 0"),
+        ("learning = 1\n", "unknown key 'learning'"),
+    ],
+)
+def test_wrong_recipe_files_are_told(tmp_path: Path, text: str, message: str) -> None:
+    file = tmp_path / "a.toml"
+    file.write_text(text)
+    with pytest.raises(RecipeError, match=message):
+        Recipe.of({"task": "train", "recipe": str(file)})
+
+
+def test_the_verb_trains_and_gives_the_files(tmp_path: Path) -> None:
+    table = tiny.recipe(tmp_path, samples=80)
+    del table["device"]
+    table["betas"] = list(table.get("betas", (0.9, 0.99)))
+    recipe = Recipe.of({"task": "train", **table})
+    steps = train.run(recipe.options, Workbench(seed=3, device_name="cpu"))  # type: ignore[arg-type]
+    seen, result = tiny.rest(steps)
+    assert seen[-1].index == 10
+    assert result.answer["finished"]
+    assert set(result.files) >= {"model.safetensors", "card.toml", "losses.csv", "curve.png"}
+    assert b"data_seed = 3" in result.files["card.toml"]
