@@ -1,4 +1,8 @@
-"""The causal text tower of an open_clip model, run over the real length of its texts."""
+"""The causal text tower of an open_clip model, run over the real length of its texts.
+
+``parts`` is the module that holds the token embedding, the blocks and the projection: an open_clip
+``CLIP``, or the ``text`` of a ``CustomTextCLIP``.
+"""
 
 from __future__ import annotations
 
@@ -6,41 +10,72 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 
-def end_positions(ids: Tensor, eos_id: int | None) -> Tensor:
-    """The place [N] of each text's end token in ids [N, L] (the largest id without ``eos_id``)."""
-    return ids.argmax(1) if eos_id is None else (ids == eos_id).int().argmax(1)
+def is_causal(parts: Any) -> bool:
+    """True for open_clip's own causal text transformer that pools at the end token."""
+    needed = ("token_embedding", "positional_embedding", "transformer", "ln_final")
+    if not all(hasattr(parts, name) for name in needed):
+        return False
+    return (
+        isinstance(getattr(parts, "attn_mask", None), Tensor)
+        and _pool(parts) in ("argmax", "eos")
+        and getattr(parts, "cls_emb", None) is None
+        and not getattr(parts, "use_pad_mask", False)
+        and len(parts.positional_embedding) == len(parts.attn_mask)
+    )
 
 
-def encode_trimmed(clip: Any, ids: Tensor, buckets: int = 1) -> Tensor:
-    """Text features [N, D], not normalised, of ids [N, L] with L up to the context length.
+def end_positions(parts: Any, ids: Tensor) -> Tensor:
+    """The place [N] of the token of ids [N, L] that is pooled: the end token."""
+    if _pool(parts) == "eos":
+        return (ids == getattr(parts, "text_eos_id", getattr(parts, "eos_id", 0))).int().argmax(-1)
+    return ids.argmax(-1)
 
-    Equal to ``clip.encode_text`` up to rounding, for a causal tower that pools at the end token:
-    what stands behind that token cannot reach it.  With ``buckets`` the texts are encoded in that
-    many groups of like length.
+
+def encode_causal(parts: Any, ids: Tensor) -> Tensor:
+    """Features [N, D], not normalised, of ids [N, L] for any L up to the context length.
+
+    The final norm acts on each token alone, so it follows the pooling; it and the projection run
+    in float32 whatever the precision of the blocks.
     """
-    pool = getattr(clip, "text_pool_type", "argmax")
-    eos_id = getattr(clip, "text_eos_id", None) if pool == "eos" else None
-    ends = end_positions(ids, eos_id)
+    length = ids.shape[1]
+    dtype = parts.transformer.get_cast_dtype()
+    x = parts.token_embedding(ids).to(dtype) + parts.positional_embedding[:length].to(dtype)
+    x = parts.transformer(x, attn_mask=parts.attn_mask[:length, :length].to(dtype))
+    rows = torch.arange(len(x), device=x.device)
+    norm, pooled = parts.ln_final, x[rows, end_positions(parts, ids)].float()
+    pooled = functional.layer_norm(
+        pooled, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps
+    )
+    projection = parts.text_projection
+    if projection is None:
+        return pooled
+    if isinstance(projection, nn.Linear):
+        bias = None if projection.bias is None else projection.bias.float()
+        return functional.linear(pooled, projection.weight.float(), bias)
+    result: Tensor = pooled @ projection.float()
+    return result
+
+
+def encode_trimmed(parts: Any, ids: Tensor, buckets: int = 1) -> Tensor:
+    """``encode_causal`` of ids [N, L], cut behind the last end token: equal up to rounding.
+
+    What stands behind a text's end token cannot reach it.  With ``buckets`` the texts are encoded
+    in that many groups of like length.
+    """
+    ends = end_positions(parts, ids)
     if buckets <= 1 or len(ids) < 2 * buckets:
-        return _encode(clip, ids[:, : int(ends.max()) + 1], ends)
+        return encode_causal(parts, ids[:, : int(ends.max()) + 1])
     order = ends.argsort()
     found = [
-        _encode(clip, ids[part][:, : int(ends[part].max()) + 1], ends[part])
+        encode_causal(parts, ids[part][:, : int(ends[part].max()) + 1])
         for part in order.chunk(buckets)
     ]
     return torch.cat(found)[order.argsort()]
 
 
-def _encode(clip: Any, ids: Tensor, ends: Tensor) -> Tensor:
-    length = ids.shape[1]
-    dtype = clip.transformer.get_cast_dtype()
-    states = clip.token_embedding(ids).to(dtype) + clip.positional_embedding[:length].to(dtype)
-    states = clip.transformer(states, attn_mask=clip.attn_mask[:length, :length])
-    x: Tensor = clip.ln_final(states[torch.arange(len(ids), device=ids.device), ends])
-    projection = clip.text_projection
-    if projection is None:
-        return x
-    features: Tensor = projection(x) if isinstance(projection, nn.Linear) else x @ projection
-    return features
+def _pool(parts: Any) -> str:
+    pool: str = getattr(parts, "text_pool_type", getattr(parts, "pool_type", ""))
+    return pool

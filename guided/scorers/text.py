@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guided.errors import ShapeError
+from guided.nets.clip_text import encode_causal, end_positions, is_causal
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +141,7 @@ class TextTower:
         """Where a row may be cut: behind its end token."""
         if self._short is None:
             return len(ids)
-        return int(_end(self._parts(), ids[None])[0]) + 1
+        return int(end_positions(self._parts(), ids[None])[0]) + 1
 
     def _parts(self) -> Any:
         """The module that holds the token embedding, the blocks and the projection."""
@@ -161,63 +162,16 @@ class TextTower:
             return
         self._measured = True
         parts = self._parts()
-        if not _is_causal(parts):
+        if not is_causal(parts):
             return
         ids = self.tokens(_PROBES)
         whole = functional.normalize(self._encode(ids).float(), dim=-1)
-        longest = int(_end(parts, ids).max()) + 1
+        longest = int(end_positions(parts, ids).max()) + 1
         device_ids = ids[:, :longest].to(whole.device)
-        short = functional.normalize(_causal(parts, device_ids).float(), dim=-1)
+        short = functional.normalize(encode_causal(parts, device_ids).float(), dim=-1)
         gap = float((whole - short).abs().max())
         allowed = _TOLERANCE[parts.token_embedding.weight.dtype]
         if gap <= allowed:
-            self._short = lambda ids: _causal(parts, ids)
+            self._short = lambda ids: encode_causal(parts, ids)
         else:
             logger.info("texts run at full length: cutting them changes features by %.2g", gap)
-
-
-def _is_causal(parts: Any) -> bool:
-    """True for open_clip's own causal text transformer that pools at the end token."""
-    needed = ("token_embedding", "positional_embedding", "transformer", "ln_final")
-    if not all(hasattr(parts, name) for name in needed):
-        return False
-    pool = getattr(parts, "text_pool_type", getattr(parts, "pool_type", ""))
-    return (
-        isinstance(getattr(parts, "attn_mask", None), Tensor)
-        and pool in ("argmax", "eos")
-        and getattr(parts, "cls_emb", None) is None
-        and not getattr(parts, "use_pad_mask", False)
-        and len(parts.positional_embedding) == len(parts.attn_mask)
-    )
-
-
-def _end(parts: Any, ids: Tensor) -> Tensor:
-    """The place [N] of the token that is pooled."""
-    if getattr(parts, "text_pool_type", getattr(parts, "pool_type", "")) == "eos":
-        return (ids == getattr(parts, "text_eos_id", getattr(parts, "eos_id", 0))).int().argmax(-1)
-    return ids.argmax(-1)
-
-
-def _causal(parts: Any, ids: Tensor) -> Tensor:
-    """Features [N, D] of ids [N, L] for any L up to the context length.
-
-    The final norm acts on each token alone, so it follows the pooling; it and the projection run
-    in float32 whatever the precision of the blocks.
-    """
-    length = ids.shape[1]
-    dtype = parts.transformer.get_cast_dtype()
-    x = parts.token_embedding(ids).to(dtype) + parts.positional_embedding[:length].to(dtype)
-    x = parts.transformer(x, attn_mask=parts.attn_mask[:length, :length].to(dtype))
-    rows = torch.arange(len(x), device=x.device)
-    norm, pooled = parts.ln_final, x[rows, _end(parts, ids)].float()
-    pooled = functional.layer_norm(
-        pooled, norm.normalized_shape, norm.weight.float(), norm.bias.float(), norm.eps
-    )
-    projection = parts.text_projection
-    if projection is None:
-        return pooled
-    if isinstance(projection, nn.Linear):
-        bias = None if projection.bias is None else projection.bias.float()
-        return functional.linear(pooled, projection.weight.float(), bias)
-    result: Tensor = pooled @ projection.float()
-    return result

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from guided.errors import CannotDo
 from guided.language.bpe import END_OF_TEXT, learn_vocabulary
 from guided.language.corpus import document
 from guided.language.profile import PROFILE_FILE
@@ -24,7 +23,6 @@ from guided.training.objective import (
     Parts,
     Product,
     Share,
-    Surroundings,
 )
 
 #: The corpus of the monitor and of the card, apart from every training's.
@@ -67,14 +65,7 @@ class LanguageObjective(Objective[LanguageBatch]):
 
     name = "language"
     Settings = LanguageSettings
-
-    def __init__(self, settings: LanguageSettings, around: Surroundings) -> None:
-        super().__init__(settings, around)
-        if around.data is not None:
-            raise CannotDo(
-                "The language model reads texts made by grammar and takes no data folder.",
-                hint="Leave --data out.",
-            )
+    own_data = "texts made by grammar"
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

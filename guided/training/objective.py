@@ -18,6 +18,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from guided.errors import CannotDo
+
 BatchT = TypeVar("BatchT")
 Parts = Mapping[str, Tensor]
 
@@ -121,8 +123,17 @@ class Objective(ABC, Generic[BatchT]):
 
     name: ClassVar[str]
     Settings: ClassVar[type[ObjectiveSettings]] = ObjectiveSettings
+    #: What it learns from, in words, when that cannot be a folder of the user's.
+    own_data: ClassVar[str] = ""
 
     def __init__(self, settings: Any, around: Surroundings) -> None:
+        """Raises ``CannotDo`` when a data folder is given and this objective takes none."""
+        if self.own_data and around.data is not None:
+            raise CannotDo(
+                f"The objective {self.name!r} learns from {self.own_data} and takes no data "
+                f"folder; given: {around.data}.",
+                hint="Leave --data out.",
+            )
         self.settings = settings
         self.around = around
 

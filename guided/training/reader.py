@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from guided.errors import CannotDo
 from guided.nets.reader import SIZE, ReaderNet
 from guided.portraits import KEYS
 from guided.portraits.attributes import COLOR_KEYS
@@ -73,14 +72,10 @@ class ReaderObjective(Objective[ReaderBatch]):
 
     name = "reader"
     Settings = ReaderSettings
+    own_data = "the drawn world"
 
     def __init__(self, settings: ReaderSettings, around: Surroundings) -> None:
         super().__init__(settings, around)
-        if around.data is not None:
-            raise CannotDo(
-                "The reader learns from the drawn world and takes no data folder.",
-                hint="Leave --data out.",
-            )
         self._pictures: Pictures | None = None
 
     @property
