@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 import torch
+
+from guided.scorers.clip import ClipScorer, load_clip
 
 WORDS = "a photo of the red green blue yellow square circle cat dog person with hat on grass sky"
 START, END, PAD = "<start>", "<end>", "<pad>"
@@ -71,3 +74,15 @@ def write_clip(folder: Path, seed: int = 0, **text: object) -> Path:
         folder / "open_clip_model.safetensors",
     )
     return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle on disk."""
+    return write_clip(tmp_path_factory.mktemp("bundle") / "clip")
+
+
+@pytest.fixture(scope="session")
+def scorer(bundle: Path) -> ClipScorer:
+    """The scorer of that bundle."""
+    return load_clip(f"local-dir:{bundle}")

@@ -7,7 +7,6 @@ import logging
 import struct
 import threading
 import warnings
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from PIL import Image, ImageDraw
 from guided.core.decode import DECODER_ERRORS, check_size, to_rgb
 from guided.core.images import open_image
 from guided.errors import ImageError
+from tests.png_bytes import png
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -180,16 +180,6 @@ def test_rgb_and_grey_with_one_transparent_color() -> None:
 def test_sixteen_bit_grey_is_scaled(kind: str, value: int) -> None:
     image = open_image(encoded(Image.fromarray(np.full((3, 4), value, np.uint16)), kind))
     assert near(image, (1, 1), (round(value / 257),) * 3, 1)
-
-
-def chunk(name: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-
-
-def png(width: int, height: int, depth: int, color: int, rows: bytes = b"") -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
-    body = chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + body
 
 
 def rgb16_tiff(value: int) -> bytes:
