@@ -11,6 +11,7 @@ from typing import Literal
 from guided.errors import CannotDo, CorruptWeights, MissingWeights, nearest
 from guided.zoo.cards import CARD_FILE, NAME, Card, folder_name, read_card
 from guided.zoo.folders import PUBLIC, SHIPPED, settle_network, user_folder
+from guided.zoo.kits import kit_names, load_kit
 from guided.zoo.manifest import digest, verify
 
 Place = Literal["shipped", "yours", "hub"]
@@ -152,6 +153,17 @@ def _in_role(role: str) -> list[str]:
 def missing(name: str) -> MissingWeights:
     """The error for a model that is not here: what it is and how to get it."""
     card = public_card(name)
+    kits = {
+        kit: role for kit in kit_names() for role, model in load_kit(kit).items() if model == name
+    }
+    if card is None and kits:
+        (kit, role), others = next(iter(kits.items())), [k for k in kit_names() if k not in kits]
+        return MissingWeights(
+            f"The {role} {name!r} of the kit {kit!r} is not on this computer; it belongs in "
+            f"{SHIPPED / name}.",
+            hint=f"Take another kit ({', '.join(f'--kit {k}' for k in others)}), or train it in a "
+            f"copy of the repository: scripts/build_weights {name}",
+        )
     if card is None:
         return MissingWeights(
             f"There is no model called {name[:80]!r}.",

@@ -170,6 +170,14 @@ def test_roles_are_respected(tmp_path: Path) -> None:
         finding.find("judge", "scorer")
 
 
+def test_a_model_of_a_kit_that_is_not_here_is_named_with_what_to_do(tmp_path: Path) -> None:
+    ship(tmp_path)
+    with pytest.raises(MissingWeights, match=r"prior 'prior' of the kit 'portraits'.*not on") as no:
+        finding.find("prior")
+    assert "--kit photo" in str(no.value.hint)
+    assert "scripts/build_weights prior" in str(no.value.hint)
+
+
 @pytest.mark.parametrize(
     "name", ["../small", "..", "/etc", "a/../../b", "", ".", "a\0b", "x" * 5000]
 )
