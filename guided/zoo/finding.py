@@ -157,11 +157,12 @@ def missing(name: str) -> MissingWeights:
         kit: role for kit in kit_names() for role, model in load_kit(kit).items() if model == name
     }
     if card is None and kits:
-        (kit, role), others = next(iter(kits.items())), [k for k in kit_names() if k not in kits]
+        kit, role = next(iter(kits.items()))
+        other = ", ".join(f"--kit {each}" for each in kit_names() if each not in kits)
         return MissingWeights(
             f"The {role} {name!r} of the kit {kit!r} is not on this computer; it belongs in "
             f"{SHIPPED / name}.",
-            hint=f"Take another kit ({', '.join(f'--kit {k}' for k in others)}), or train it in a "
+            hint=f"Take another kit ({other}), or train it in a "
             f"copy of the repository: scripts/build_weights {name}",
         )
     if card is None:
