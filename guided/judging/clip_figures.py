@@ -99,15 +99,25 @@ def _recall(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str, Fi
     return {f"recall_{way}": Figure(found[way].recall[1], floor) for way in found}
 
 
-def classifier(embed: Embed, key: str, values: Sequence[str], style: CaptionStyle) -> Tensor:
-    """Zero-shot weights [C, D]: the mean embedding of each value's prompts, unit length."""
-    rows = [F.normalize(embed(value_prompts(key, v, style)), dim=1).mean(0) for v in values]
+def classifier(
+    embed: Embed, key: str, values: Sequence[str], style: CaptionStyle, prompts: int | None = None
+) -> Tensor:
+    """Zero-shot weights [C, D]: the mean embedding of each value's prompts, unit length.
+
+    With ``prompts`` only so many of the first ones are used.
+    """
+    rows = [
+        F.normalize(embed(value_prompts(key, v, style)[:prompts]), dim=1).mean(0) for v in values
+    ]
     return F.normalize(torch.stack(rows), dim=1)
 
 
 def _zero_shot(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str, Figure]:
-    """Zero-shot accuracy of every visible attribute; the words on shirts apart."""
-    rows, found = {}, {}
+    """Zero-shot accuracy of every visible attribute; the words on shirts apart.
+
+    ``zero_shot_one_prompt`` is the mean with the first prompt alone in the place of all of them.
+    """
+    rows, found, single = {}, {}, {}
     seen_words = [word for word in SIGN_WORDS if word not in UNSEEN_WORDS]
     tasks = {key: VALUES[key] for key in KEYS if key != "sign"}
     tasks |= {"sign_seen": tuple(seen_words), "sign_unseen": UNSEEN_WORDS}
@@ -124,11 +134,16 @@ def _zero_shot(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str,
         found[f"zero_shot_{name}"] = Figure(result.accuracy, 1 / len(values))
         if not name.startswith("sign"):
             rows[name] = result
+            one = classifier(embed, key, values, style, prompts=1)
+            single[name] = zero_shot(gallery.seen[shown] @ one.T, torch.tensor(truth), values)
     table = ZeroShotTable(rows)
     mean = Rate(table.mean, len(rows), table.worst[1], 1.0)
     floor = float(np.mean([1 / len(VALUES[key]) for key in rows]))
     worst = rows[table.worst[0]].accuracy
     found["zero_shot_mean"] = Figure(mean, floor)
+    one_prompt = ZeroShotTable(single)
+    low = Rate(one_prompt.mean, len(single), one_prompt.worst[1], 1.0)
+    found["zero_shot_one_prompt"] = Figure(low, floor)
     found["zero_shot_worst"] = Figure(worst, 1 / len(VALUES[table.worst[0]]))
     return found
 
