@@ -7,6 +7,8 @@ has the same parameters under the same names and computes the same function.
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -61,15 +63,17 @@ def quicken(model: nn.Module) -> int:
         if not isinstance(block, ResidualAttentionBlock) or hasattr(block, "ln_1_kv"):
             continue
         attention = block.attn
-        if isinstance(attention, nn.MultiheadAttention) and _plain(attention):
+        if plain_attention(attention):
             block.attn = SelfAttention(attention)
             replaced += 1
     return replaced
 
 
-def _plain(attention: nn.MultiheadAttention) -> bool:
+def plain_attention(attention: nn.Module | None) -> TypeGuard[nn.MultiheadAttention]:
+    """True for self-attention with packed weights, batch first, no dropout, no added biases."""
     return (
-        attention.batch_first
+        isinstance(attention, nn.MultiheadAttention)
+        and attention.batch_first
         and attention.in_proj_weight is not None
         and attention.in_proj_bias is not None
         and attention.bias_k is None

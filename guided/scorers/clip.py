@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -17,12 +18,16 @@ from torch.nn import functional
 
 from guided.core.device import Device
 from guided.core.shapes import expect
-from guided.errors import CorruptWeights, MissingWeights
+from guided.errors import CannotDo, CorruptWeights, MissingWeights
+from guided.nets.quick_vit import QuickTower
 from guided.scorers.attention import quicken
 from guided.scorers.clip_files import ClipFiles, find, hub
 from guided.scorers.files import Pixels, read_batches
 from guided.scorers.preprocess import Preprocess
+from guided.scorers.quick import Bulk, Kind, bulk_kind, quick_tower
 from guided.scorers.text import Cut, TextTower, Tokenizer
+
+logger = logging.getLogger(__name__)
 
 _BROKEN = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError)
 
@@ -34,6 +39,11 @@ class ClipScorer:
     logits (``exp(logit_scale)``), ``bias`` what is added to them (0 without one).  The model is
     settled on ``device``: frozen, in evaluation mode and, for ``precision="bf16"``, with bf16
     weights throughout; embeddings are always float32.
+
+    ``bulk`` is how prepared pictures (``embed_pixels``, ``embed_files``) are embedded: "same", by
+    the model, or on a CPU by a tower of its own for many pictures, in "bf16" or "int8" (the
+    quickest; beside a model in fp32).  That tower is made and checked against the model when first
+    used; ``bulk_precision`` and ``bulk_cosine`` then say what came of it.
     """
 
     def __init__(
@@ -44,9 +54,14 @@ class ClipScorer:
         name: str,
         device: Device | None = None,
         fingerprint: Callable[[], str] | None = None,
+        bulk: Bulk = "same",
     ) -> None:
         self.name = name
         self.device = device or Device()
+        self._wanted = bulk_kind(bulk, self.device)
+        self.bulk_precision: str = self.device.precision
+        self.bulk_cosine = 1.0
+        self._tower: QuickTower | None = None
         visual: Any = model.visual
         self.preprocess = Preprocess.of(visual.preprocess_cfg)
         self._fingerprint = fingerprint or _content_of(model, self.preprocess)
@@ -103,8 +118,29 @@ class ClipScorer:
         """
         height, wide = self.preprocess.size
         expect(pixels, f"b 3 {height} {wide}", "pixels")
-        images = pixels.to(self.device.torch).float() / 255
+        pixels = pixels.to(self.device.torch)
+        if self._wanted is not None:
+            self._make_tower(self._wanted, pixels[:4])
+        if self._tower is not None and pixels.dtype == torch.uint8:
+            return functional.normalize(self._tower(pixels), dim=-1)
+        return self._embed_pixels(pixels)
+
+    def _embed_pixels(self, pixels: Tensor) -> Tensor:
+        images = pixels.float() / 255
         return self._encode(self.preprocess.normalise(images))
+
+    def _make_tower(self, kind: Kind, sample: Tensor) -> None:
+        """Make the fast tower once; where it cannot be, say why and stay with the model."""
+        self._wanted = None
+        try:
+            made = quick_tower(self.model, self.preprocess, kind, self._embed_pixels, sample)
+        except CannotDo as error:
+            level = logging.WARNING if kind == "int8" else logging.DEBUG
+            stays = self.device.precision
+            logger.log(level, "%s: pictures are embedded in %s. %s", self.name, stays, error)
+            return
+        self._tower, self.bulk_precision, self.bulk_cosine = made.tower, made.kind, made.cosine
+        logger.info("%s: %s pictures, cosine >= %.5f", self.name, made.kind, made.cosine)
 
     def embed_files(
         self,
@@ -150,24 +186,32 @@ def _content_of(model: nn.Module, preprocess: Preprocess) -> Callable[[], str]:
 
 
 def load_clip(
-    name: str, device: Device | None = None, *, role: str = "scorer", online: bool = False
+    name: str,
+    device: Device | None = None,
+    *,
+    role: str = "scorer",
+    online: bool = False,
+    bulk: Bulk = "same",
 ) -> ClipScorer:
     """The scorer of that name; see ``clip_files.find`` for the names there are.
 
     Nothing is fetched unless ``online``.  A judge of the zoo loads with ``role="judge"`` alone.
+    ``bulk`` is that of ``ClipScorer``.
 
     Raises:
         MissingWeights: files that are not on this computer.
         CannotDo: a model made for another role.
         CorruptWeights: files that open_clip cannot load.
-        UsageError: an unknown name.
+        UsageError: an unknown name, or a ``bulk`` that the device does not have.
     """
     files = find(name, role=role, online=online)
     with hub(online=online):
         model = _load_model(files)
         tokenizer = _load_tokenizer(files)
     identity = files.fingerprint
-    return ClipScorer(model, tokenizer, name=files.name, device=device, fingerprint=identity)
+    return ClipScorer(
+        model, tokenizer, name=files.name, device=device, fingerprint=identity, bulk=bulk
+    )
 
 
 def _load_model(files: ClipFiles) -> nn.Module:

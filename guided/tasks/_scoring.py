@@ -13,17 +13,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from guided.scorers.clip import ClipScorer
+    from guided.scorers.quick import Bulk
 
 Precision = Literal["fp32", "bf16"]
+BulkPrecision = Literal["fp32", "bf16", "int8"]
 SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, local-dir:FOLDER or a shipped name"
 CACHE = "outputs/cache/classifiers"
 
 
-def pick_scorer(bench: Workbench, name: str = "", precision: Precision = "fp32") -> ClipScorer:
+def pick_scorer(
+    bench: Workbench, name: str = "", precision: BulkPrecision = "fp32", *, many: bool = False
+) -> ClipScorer:
     """The named scorer, or the kit's, on the run's device; run.json keeps its fingerprint.
+
+    ``many``: for so many pictures that a CPU's own tower in bf16 pays.  ``int8`` is for picture
+    files on a CPU; texts and everything else stay in fp32.
 
     Raises:
         CannotDo: neither a name nor a kit with a scorer.
+        UsageError: int8 on another device.
         MissingWeights: files that are not on this computer.
     """
     from guided.core.device import Device
@@ -32,8 +40,9 @@ def pick_scorer(bench: Workbench, name: str = "", precision: Precision = "fp32")
     wanted = name or bench.kit.get("scorer", "")
     if not wanted:
         raise CannotDo("No scorer is named.", hint=f"Give --scorer: {SCORER_HELP}.")
-    device = Device.pick(bench.device.name, precision)
-    scorer = load_clip(wanted, device, online=bench.online)
+    device = Device.pick(bench.device.name, "fp32" if precision == "int8" else precision)
+    bulk: Bulk = precision if precision == "int8" or (many and precision == "bf16") else "same"
+    scorer = load_clip(wanted, device, online=bench.online, bulk=bulk)
     bench.notes[scorer.name] = scorer.fingerprint
     return scorer
 

@@ -1,11 +1,12 @@
 """Embedding speed of a full-size random ViT-B-32 against the plain open_clip loop, in one run.
 
-    python scripts/benchmarks/embed.py [--images N] [--threads 1] [--device cpu|cuda]
+    python scripts/benchmarks/embed.py [--images N] [--rounds N] [--threads 1] [--device cpu|cuda]
 
 Pictures: JPEGs of 640 x 427; the plain way opens each with Pillow, runs open_clip's transform and
-encodes it alone in float32.  Texts: 14 tokens; the plain way encodes all 77 places.  On the CPU
-the figures are processor seconds of this process, so that other work on the machine does not
-count; on a GPU they are seconds of the clock.
+encodes it alone in float32.  All ways take turns, and the ratios are medians over the rounds.
+Texts: 14 tokens; the plain way encodes all 77 places.  On the CPU the figures are processor
+seconds of this process, so that other work on the machine does not count; on a GPU they are
+seconds of the clock.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import copy
 import json
 import logging
 import platform
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guided.core.device import Device
+from guided.nets.quick_linear import Affine, Int8
 from guided.scorers.clip import ClipScorer
 
 FIRST = ("red", "blue", "small", "large", "old", "young", "happy", "quiet")
@@ -54,18 +58,21 @@ def photos(folder: Path, count: int) -> list[Path]:
     return files
 
 
+def once(work: Callable[[], Any], device: str) -> tuple[float, Any]:
+    """The time of one run in seconds, and its result."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    start = clock()
+    result = work()
+    if device != "cpu":
+        torch.cuda.synchronize()
+    return clock() - start, result
+
+
 def timed(work: Callable[[], Any], device: str, repeats: int = 3) -> tuple[float, Any]:
     """The least time of some runs after a first one, in seconds, and the last result."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
     work()
-    best, result = float("inf"), None
-    for _ in range(repeats):
-        start = clock()
-        result = work()
-        if device != "cpu":
-            torch.cuda.synchronize()
-        best = min(best, clock() - start)
-    return best, result
+    runs = [once(work, device) for _ in range(repeats)]
+    return min(seconds for seconds, _ in runs), runs[-1][1]
 
 
 def peak(dtype: torch.dtype, device: torch.device) -> float:
@@ -76,31 +83,80 @@ def peak(dtype: torch.dtype, device: torch.device) -> float:
     return 2 * 1600 * 768 * 3072 / seconds / 1e9
 
 
-def pictures(plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: str) -> dict:
-    """Milliseconds a picture, the ratio to the plain loop, and the least cosine to it."""
+def peak_int8() -> float:
+    """The same of the 8-bit product that the int8 tower uses."""
+    layer = Int8(Affine(torch.randn(3072, 768), torch.randn(3072)), 1600)
+    levels = torch.randint(0, 256, (1600, 768), dtype=torch.uint8)
+    seconds, _ = timed(lambda: layer(levels), "cpu")
+    return 2 * 1600 * 768 * 3072 / seconds / 1e9
+
+
+def pictures(
+    plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: str, rounds: int
+) -> dict:
+    """Milliseconds a picture, the ratio to the plain loop, and the least cosine to it.
+
+    The ways take turns; milliseconds and ratios are medians over the rounds.
+    """
     model, transform, place = plain
+    threads, batch = (0, 32) if device == "cpu" else (12, 256)
 
     def loop() -> Tensor:
         rows = [model.encode_image(transform(Image.open(f))[None].to(place)) for f in files]
         return functional.normalize(torch.cat(rows), dim=1)
 
-    base, expected = timed(loop, device, repeats=2)
-    found: dict[str, Any] = {"plain_ms": round(base / len(files) * 1e3, 2)}
-    for name, scorer in scorers.items():
-        threads = 0 if device == "cpu" else 12
-        batch = 32 if device == "cpu" else 256
+    def ours(scorer: ClipScorer) -> Tensor:
+        parts = scorer.embed_files(files, batch=batch, threads=threads)
+        return torch.cat([rows for _, rows in parts])
 
-        def ours(scorer: ClipScorer = scorer, threads: int = threads, batch: int = batch) -> Tensor:
-            parts = scorer.embed_files(files, batch=batch, threads=threads)
-            return torch.cat([rows for _, rows in parts])
-
-        seconds, rows = timed(ours, device)
+    ways = {"plain": loop, **{name: partial(ours, each) for name, each in scorers.items()}}
+    results, times = {}, {name: [] for name in ways}
+    for name, way in ways.items():
+        _, results[name] = once(way, device)
+    for _ in range(rounds):
+        for name, way in ways.items():
+            times[name].append(once(way, device)[0])
+    found: dict[str, Any] = {}
+    for name, seconds in times.items():
+        ratios = [base / own for base, own in zip(times["plain"], seconds, strict=True)]
         found[name] = {
-            "ms": round(seconds / len(files) * 1e3, 2),
-            "ratio": round(base / seconds, 2),
-            "least_cosine": round(float((rows * expected).sum(1).min()), 6),
+            "ms": round(statistics.median(seconds) / len(files) * 1e3, 2),
+            "ratio": round(statistics.median(ratios), 2),
+            "ratios": [round(min(ratios), 2), round(max(ratios), 2)],
+            "least_cosine": round(float((results[name] * results["plain"]).sum(1).min()), 6),
         }
+    for name, scorer in scorers.items():
+        found[name]["precision"] = scorer.bulk_precision
     return found
+
+
+def breakdown(
+    plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: str
+) -> dict[str, dict[str, float]]:
+    """Where the milliseconds a picture go: reading, preparing, and the tower of each way."""
+    model, transform, place = plain
+    opened = [Image.open(f).convert("RGB") for f in files]
+    inputs = torch.stack([transform(image) for image in opened]).to(place)
+    prepare = next(iter(scorers.values())).preprocess
+    pixels = torch.stack([prepare.pixels(f) for f in files])
+
+    def each(work: Callable[[], Any]) -> float:
+        return round(timed(work, device)[0] / len(files) * 1e3, 2)
+
+    return {
+        "plain": {
+            "decode": each(lambda: [Image.open(f).convert("RGB") for f in files]),
+            "transform": each(lambda: [transform(image) for image in opened]),
+            "tower": each(lambda: [model.encode_image(row[None]) for row in inputs]),
+        },
+        "ours": {
+            "decode_and_resize": each(lambda: [prepare.pixels(f) for f in files]),
+            **{
+                f"tower_{name}": each(lambda s=scorer: s.embed_pixels(pixels))
+                for name, scorer in scorers.items()
+            },
+        },
+    }
 
 
 def texts(plain: Any, scorers: dict[str, ClipScorer], device: str) -> dict:
@@ -132,7 +188,8 @@ def texts(plain: Any, scorers: dict[str, ClipScorer], device: str) -> dict:
 def main() -> None:
     """Print the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=24)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
@@ -142,16 +199,20 @@ def main() -> None:
     place = torch.device(options.device)
     model, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
+    kinds = {"fp32": ("fp32", "same"), "bf16": ("bf16", "bf16")}
+    if place.type == "cpu":
+        kinds["int8"] = ("fp32", "int8")
     scorers = {
         name: ClipScorer(
             copy.deepcopy(model), tokenizer, name=name, fingerprint=str,
-            device=Device(options.device, name),
+            device=Device(options.device, precision), bulk=bulk,
         )
-        for name in ("fp32", "bf16")
+        for name, (precision, bulk) in kinds.items()
     }  # fmt: skip
     model = model.to(place).eval()
     with tempfile.TemporaryDirectory() as folder:
         files = photos(Path(folder), options.images)
+        plain = (model, transform, place)
         figures = {
             "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
             "torch": torch.__version__,
@@ -159,8 +220,14 @@ def main() -> None:
             "device": torch.cuda.get_device_name() if place.type == "cuda" else "cpu",
             "gflops_fp32": round(peak(torch.float32, place)),
             "gflops_bf16": round(peak(torch.bfloat16, place)),
-            "pictures": pictures((model, transform, place), scorers, files, place.type),
-            "texts": texts((model, tokenizer, place), scorers, place.type),
+            "gops_int8": round(peak_int8()) if "int8" in scorers else None,
+            "pictures": pictures(plain, scorers, files, place.type, options.rounds),
+            "breakdown_ms": breakdown(plain, scorers, files, place.type),
+            "texts": texts(
+                (model, tokenizer, place),
+                {name: scorers[name] for name in ("fp32", "bf16")},
+                place.type,
+            ),
         }
     print(json.dumps(figures, indent=1))
 
