@@ -6,7 +6,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from guided.errors import (
     CannotDo,
     CorruptWeights,
     MissingWeights,
-    RecipeError,
     UnsafeWeights,
     UsageError,
 )
@@ -333,33 +331,6 @@ def test_user_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     assert folders.user_folder() == Path.home() / ".cache" / "guided" / "models"
 
 
-def test_every_kit_loads_and_photo_names_public_cards() -> None:
-    assert kits.kit_names() == ["photo", "portraits"]
-    for name in kits.kit_names():
-        assert set(kits.load_kit(name)) <= set(kits.ROLES)
-        assert kits.about_kit(name)
-    for role, model in kits.load_kit("photo").items():
-        card = finding.public_card(model)
-        assert card is not None
-        assert finding.serves(card, role), (role, model)
-
-
-def test_wrong_kits_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no kit 'photos'\. Did you mean 'photo'"):
-        kits.load_kit("photos")
-    path = tmp_path / "kit.toml"
-    for text, said in (
-        ("x = 1", "unknown key 'x'"),
-        ("about = 'a'", "no table 'roles'"),
-        ("[roles]\nscorrer = 'a'", "unknown role 'scorrer'. Did you mean 'scorer'"),
-        ("[roles]\nscorer = 3", "must name a model for 'scorer', not 3"),
-        ("[roles", "cannot be read as a kit"),
-    ):
-        path.write_text(text)
-        with pytest.raises(RecipeError, match=said):
-            kits.read_kit(path)
-
-
 @pytest.mark.parametrize("path", sorted(folders.PUBLIC.glob("*.toml")), ids=lambda path: path.stem)
 def test_public_cards(path: Path) -> None:
     card = cards.read_card(path)
@@ -399,8 +370,3 @@ def test_the_public_names_and_no_torch() -> None:
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
-
-
-def test_kits_are_toml() -> None:
-    for path in folders.KITS.glob("*.toml"):
-        assert set(tomllib.loads(path.read_text())) == {"about", "roles"}
