@@ -83,6 +83,11 @@ class ZeroCap:
     ``objective`` (a sum of losses over words), shapes the logits, and mixes the guided p with the
     plain q: log r = ``fusion`` * log p + (1 - ``fusion``) * log q, normalised over one ``whole``.
 
+    Probabilities of a step sum to one even where every word that may follow is wrong, so a beam
+    could hide a mistake in what it said before.  With a ``weight`` only the ``candidates`` that are
+    likeliest without guidance are kept, and beams are also ranked by ``weight`` times the cosine of
+    all they say.
+
     Source: Tewel et al. 2022 (ZeroCap), section 3.
     """
 
@@ -94,6 +99,8 @@ class ZeroCap:
     power: float = 0.9
     fusion: float = 0.99
     whole: Whole = "beam"
+    candidates: int = 512
+    weight: float = 0.0
 
     def __post_init__(self) -> None:
         self._memory = Memory(self.voice.language)
@@ -112,11 +119,16 @@ class ZeroCap:
                 hint="Give a prompt of at least one word, or use mode 'fuse'.",
             )
         plain = torch.log_softmax(reading.logits, dim=-1)
-        logits, losses = self._move(rows, past, plain)
+        words = self.voice.candidates(rows)
+        logits, losses = self._move(rows, past, plain, words)
         fused = fuse(torch.log_softmax(self.shaping(logits, rows), dim=-1), plain, self.fusion)
-        return Proposal(normalise(fused, rows.owner, self.whole), losses=losses)
+        ranks = normalise(fused, rows.owner, self.whole)
+        merit = merits(words, plain, self.candidates, self.weight) if self.weight else None
+        return Proposal(ranks, merit, losses)
 
-    def _move(self, rows: Rows, past: Latent, plain: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _move(
+        self, rows: Rows, past: Latent, plain: Tensor, words: Candidates
+    ) -> tuple[Tensor, dict[str, float]]:
         """The logits [R, V] after the context was moved, and the losses before the last move."""
         last = rows.tokens[:, -1:]
 
@@ -132,7 +144,7 @@ class ZeroCap:
             scorer=None,
             prompts=(),
             start=Draft(zeros, _no_picture),
-            models={"continuations": self.voice.candidates(rows)},
+            models={"continuations": words},
         )
         bound = self.objective.bind(scene, sees=("words",))
         draft = draw(zeros, 0.0)
@@ -167,10 +179,16 @@ class Fuse:
         """Plain log-probabilities [R, V] and the merit of each candidate."""
         _, reading = self._memory.advance(rows)
         shaped = torch.log_softmax(self.shaping(reading.logits, rows), dim=-1)
-        tokens = shaped.topk(min(self.candidates, shaped.shape[1])).indices
-        cosines = self.voice.candidates(rows).cosines(tokens)
-        merit = torch.full_like(shaped, float("-inf")).scatter(1, tokens, self.weight * cosines)
-        return Proposal(shaped, merit, {"clip": float(cosines.max(dim=1).values.mean())})
+        merit = merits(self.voice.candidates(rows), shaped, self.candidates, self.weight)
+        best = merit.max(dim=1).values.mean() / self.weight if self.weight else 0.0
+        return Proposal(shaped, merit, {"clip": float(best)})
+
+
+def merits(words: Candidates, log_probabilities: Tensor, count: int, weight: float) -> Tensor:
+    """``weight`` * cosine of the ``count`` likeliest continuations of each row, -inf for others."""
+    tokens = log_probabilities.topk(min(count, log_probabilities.shape[1])).indices
+    barred = torch.full_like(log_probabilities, float("-inf"))
+    return barred.scatter(1, tokens, weight * words.cosines(tokens))
 
 
 def fuse(guided: Tensor, plain: Tensor, share: float) -> Tensor:

@@ -39,9 +39,10 @@ class Manner:
     """How captions are written.
 
     ``end`` is the token that ends a sentence and ``forbidden`` the tokens no caption wants.  The
-    settings from ``iterations`` to ``fusion`` belong to mode ``optimise``, ``candidates`` and
-    ``weight`` to ``fuse``.  With ``reference`` the factors act on raw logits, probabilities are
-    normalised over all beams of a picture and finished beams are computed, as the paper's code
+    settings from ``iterations`` to ``merit`` belong to mode ``optimise``, ``weight`` to ``fuse``:
+    both are the cosine's weight in the rank of a beam.  ``fluency`` and ``unfinished`` belong to
+    the rank of what was written.  With ``reference`` the factors act on raw logits, probabilities
+    are normalised over all beams of a picture and finished beams are computed, as the paper's code
     does; otherwise a picture's captions depend on nothing else in the batch.
     """
 
@@ -61,9 +62,11 @@ class Manner:
     rate: float = 0.3
     power: float = 0.9
     fusion: float = 0.99
+    merit: float = 0.0
     candidates: int = 128
     weight: float = 20.0
     fluency: float = 0.01
+    unfinished: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,8 +121,9 @@ class Narrator:
             yield Step(step.index, step.total, "caption", step.losses, told)
         assert beams is not None
         ranking = Ranking(
-            manner.fluency, with_prompt=not manner.reference, by_beam=manner.reference
-        )
+            manner.fluency, with_prompt=not manner.reference, by_beam=manner.reference,
+            unfinished=manner.unfinished,
+        )  # fmt: skip
         return sentences(beams, self._language, self._scorer, targets, manner.end, ranking)
 
     def _prompt(self, manner: Manner) -> list[int]:
@@ -163,6 +167,8 @@ def guide(voice: Voice, manner: Manner, objective: Objective) -> Guide:
         power=manner.power,
         fusion=manner.fusion,
         whole="sample" if manner.reference else "beam",
+        candidates=manner.candidates,
+        weight=0.0 if manner.reference else manner.merit,
     )
 
 

@@ -46,8 +46,9 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How finished sentences are ranked: total = clip - ``fluency`` * language.
+    """How sentences are ranked: total = clip - ``fluency`` * language.
 
+    ``unfinished`` is taken from the total of a sentence that has no end.
     ``with_prompt`` scores the whole sentence; without, only what was written after the prompt, as
     the reference does.  With ``by_beam`` the order is that of the search, and total is the beam's
     mean log-probability.
@@ -56,6 +57,7 @@ class Ranking:
     fluency: float = 0.01
     with_prompt: bool = True
     by_beam: bool = False
+    unfinished: float = 0.0
 
 
 def sentences(
@@ -89,10 +91,12 @@ def sentences(
     losses = _losses(language, [(prompt, written) for _, prompt, written in rows])
     scores = ranked.scores.flatten().tolist()
     found: list[dict[str, Sentence]] = [{} for _ in range(samples)]
-    for (sample, *_), text, clip, loss, score in zip(
-        rows, texts, cosines, losses, scores, strict=True
+    ended = ranked.stopped.flatten().tolist()
+    for (sample, *_), text, clip, loss, score, done in zip(
+        rows, texts, cosines, losses, scores, ended, strict=True
     ):
-        total = score if ranking.by_beam else clip - ranking.fluency * loss
+        cost = ranking.fluency * loss + (0.0 if done else ranking.unfinished)
+        total = score if ranking.by_beam else clip - cost
         found[sample].setdefault(text, Sentence(text.strip(), clip, loss, total))
     return [sorted(several.values(), key=lambda sentence: -sentence.total) for several in found]
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from guided.core.device import Device
-from guided.errors import MissingWeights
+from guided.errors import MissingWeights, UsageError
 from guided.language.gpt2 import MODEL_FILES, Gpt2
 from guided.language.profile import Profile
+from guided.zoo.cards import Card
 from guided.zoo.finding import find, names
+from guided.zoo.hub import cached, download
+
+#: Either of these makes a tokenizer.
+_TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
 @dataclass(frozen=True)
@@ -50,18 +58,31 @@ def find_language(name: str, *, online: bool = False) -> Path:
 
 
 def _cached(repository: str, *, online: bool) -> Path:
-    """The hub cache's folder of a repository, fetched first if ``online``."""
-    from huggingface_hub import constants, snapshot_download, try_to_load_from_cache
+    """The hub cache's folder of a repository without a card here, fetched first if ``online``."""
+    from huggingface_hub import constants
 
+    for tokenizer in _TOKENIZERS:
+        folder = cached(_card(repository, tokenizer))
+        if folder is not None:
+            return folder
     if online:
-        wanted = [*MODEL_FILES, "tokenizer.json", "vocab.json", "merges.txt"]
-        return Path(snapshot_download(repository, allow_patterns=wanted))
-    found = [try_to_load_from_cache(repository, file) for file in MODEL_FILES]
-    if all(isinstance(path, str) for path in found):
-        return Path(str(found[0])).parent
+        return download(_card(repository, tuple(chain(*_TOKENIZERS))))
     raise MissingWeights(
         f"The language model {repository!r} needs {' and '.join(MODEL_FILES)} and a tokenizer, "
         f"which are not in {constants.HF_HUB_CACHE}; "
         f"they come from https://huggingface.co/{repository}.",
         hint="Run the same command with --online, or name a folder: local-dir:FOLDER.",
     )
+
+
+def _card(repository: str, tokenizer: tuple[str, ...]) -> Card:
+    """What is known of a model of the hub by its name alone."""
+    config, weights = MODEL_FILES
+    try:
+        return Card(
+            name=repository, role="language", kind="gpt2", origin="public", file=weights,
+            companions=dict.fromkeys((config, *tokenizer), ""), repository=repository,
+            source=f"https://huggingface.co/{repository}", licence="see its page",
+        )  # fmt: skip
+    except ValidationError as error:
+        raise UsageError(f"{repository!r} cannot be the name of a repository.") from error

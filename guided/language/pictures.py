@@ -98,8 +98,9 @@ def _fitted(image: Image.Image, cell: int) -> Image.Image:
 
 
 def _mask(table: Sequence[Sequence[float]], most: float, cell: int) -> Image.Image:
-    """A smooth mask of a table of values, 255 at ``most``."""
-    scale = 255 / most if most > 0 else 0.0
-    values = bytes(min(255, max(0, round(scale * value))) for row in table for value in row)
+    """A smooth mask of a table of values, 255 at ``most``; by square roots, to show faint parts."""
+    scale = 1 / most if most > 0 else 0.0
+    shares = [min(1.0, max(0.0, scale * value)) for row in table for value in row]
+    values = bytes(round(255 * share**0.5) for share in shares)
     small = Image.frombytes("L", (len(table[0]), len(table)), values)
     return small.resize((cell, cell), Image.Resampling.BICUBIC)

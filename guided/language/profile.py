@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ PAPER_PROMPTS = {
     "ocr": "Image of text that says",
 }
 
+#: Weight of the cosine in the rank of a beam, by mode: the paper's moves the context alone.
+PAPER_WEIGHTS = {"optimise": 0.0, "fuse": 20.0}
+
 
 @dataclass(frozen=True)
 class Profile:
@@ -27,6 +30,11 @@ class Profile:
     the text of the token that ends a sentence; ``length`` is the number of tokens a caption may
     have; ``shortest`` the number before which it may not end; ``end_bonus`` is added, in nats, to
     the end's log-probability.  ``candidates`` is the number of next tokens CLIP looks at.
+
+    The others say how far a model of its size is moved: ``iterations`` and ``rate`` of the steps
+    its context takes, ``temperature`` and ``prior`` of the loss word_clip, ``fluency``, the weight
+    of the loss of that name, and ``weight``, by mode the cosine's weight in the rank of a beam.
+    Where a profile is silent they are the paper's.  ``presets`` has what a preset wants otherwise.
     """
 
     prompts: dict[str, str] = field(default_factory=lambda: dict(PAPER_PROMPTS))
@@ -35,6 +43,17 @@ class Profile:
     shortest: int = 3
     end_bonus: float = 1.0
     candidates: int = 512
+    iterations: int = 5
+    rate: float = 0.3
+    temperature: float = 0.01
+    prior: float = 0.0
+    fluency: float = 0.2
+    weight: dict[str, float] = field(default_factory=lambda: dict(PAPER_WEIGHTS))
+    presets: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def asked(self, preset: str) -> Profile:
+        """The profile for one preset."""
+        return replace(self, **self.presets.get(preset, {}))
 
     @classmethod
     def load(cls, folder: Path) -> Profile:
@@ -48,7 +67,10 @@ class Profile:
             return cls()
         try:
             table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
-            return cls(**table)
+            profile = cls(**table)
+            for preset in profile.presets:
+                profile.asked(preset)
+            return profile
         except (tomllib.TOMLDecodeError, TypeError, UnicodeDecodeError) as error:
             allowed = ", ".join(known.name for known in fields(cls))
             raise CorruptWeights(f"{path} is no profile: {error}; allowed: {allowed}.") from error

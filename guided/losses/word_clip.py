@@ -17,15 +17,19 @@ class WordClip(Loss):
     """Cross entropy [B] between CLIP's choice among likely next words and the language model's.
 
     The ``candidates`` most likely tokens are scored as continuations of the text so far; CLIP's
-    choice is the softmax of their cosines over ``temperature``.  The model's probabilities are
-    those of the whole vocabulary, so probability outside the candidates costs too.  No gradient
-    flows through CLIP.  The scene's model ``continuations`` does the scoring.
+    choice is the softmax of their cosines over ``temperature``, plus ``prior`` times their
+    log-probability without guidance: at 0, as in the paper, words that are all the same to CLIP
+    are drawn together whatever the sentence needs; at 1 they keep their odds.  With a prior the
+    candidates are the likeliest without guidance, the same in every step.  The model's
+    probabilities are those of the whole vocabulary, so probability outside the candidates costs
+    too.  No gradient flows through CLIP.  The scene's model ``continuations`` does the scoring.
 
     Source: Tewel et al. 2022 (ZeroCap), equations 3 and 4.
     """
 
     candidates: int = 512
     temperature: float = 0.01
+    prior: float = 0.0
 
     sees: ClassVar[Sight] = "words"
 
@@ -35,9 +39,12 @@ class WordClip(Loss):
 
         def cross_entropy(draft: WordDraft) -> Tensor:
             spoken = draft.log_probabilities
-            tokens = likeliest(spoken, self.candidates)
+            tokens = likeliest(draft.plain if self.prior else spoken, self.candidates)
             with torch.no_grad():
-                chosen = torch.softmax(continuations.cosines(tokens) / self.temperature, dim=-1)
+                wanted = continuations.cosines(tokens) / self.temperature
+                if self.prior:
+                    wanted = wanted + self.prior * draft.plain.gather(1, tokens)
+                chosen = torch.softmax(wanted, dim=-1)
             return -(chosen * spoken.gather(1, tokens)).sum(dim=-1)
 
         return cross_entropy

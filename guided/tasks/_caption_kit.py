@@ -18,6 +18,7 @@ from guided.errors import UsageError
 from guided.guidance.zerocap_captioner import Manner, Narrator
 from guided.guidance.zerocap_target import mixed
 from guided.language.load import Speaker, load_language
+from guided.language.profile import Profile
 from guided.losses.fluency import Fluency
 from guided.losses.word_clip import WordClip
 from guided.scorers.clip import ClipScorer
@@ -31,6 +32,9 @@ _WEIGHTED = re.compile(r"([0-9]*\.?[0-9]+)\*(.+)", re.DOTALL)
 #: The factor of the end token in the paper's code by preset, and its settings for sums.
 REFERENCE_END = {"caption": 1.01, "world": 1.04, "ocr": 1.04}
 REFERENCE_SUM: dict[str, Any] = {"end_factor": 1.06, "fusion": 0.95, "power": 0.95}
+
+#: Taken from the total of a sentence that was cut off, about what a false word costs in cosine.
+UNFINISHED = 0.1
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,6 @@ class CaptionKit:
         scorer = pick_scorer(bench, options.scorer)
         bench.notes[speaker.language.name] = speaker.language.fingerprint
         words = PrefixTextScorer.of(scorer, precision=options.precision)
-        candidates = options.candidates or speaker.profile.candidates
         return cls(
             options,
             bench,
@@ -70,8 +73,7 @@ class CaptionKit:
             speaker,
             Narrator(speaker.language, words, speaker.language.words.piece),
             manner(options, speaker),
-            options.clip_weight * WordClip(candidates, options.temperature)
-            + options.fluency_weight * Fluency(),
+            objective(options, speaker),
             tuple(terms(options, bench, scorer)),
         )
 
@@ -83,13 +85,38 @@ class CaptionKit:
         return mixed(features, [1.0, *(weight for weight, _ in self.terms)])
 
 
+def _own(options: Options, speaker: Speaker) -> Profile:
+    """The profile with what the options say instead; the paper's numbers to repeat the paper."""
+    own = speaker.profile.asked(options.preset)
+    if options.compat == "zerocap":
+        paper = Profile()
+        own = replace(
+            own, iterations=paper.iterations, rate=paper.rate, temperature=paper.temperature,
+            prior=paper.prior, fluency=paper.fluency, weight=paper.weight,
+        )  # fmt: skip
+    given: dict[str, Any] = {
+        "length": options.length, "shortest": options.shortest, "end_bonus": options.end_bonus,
+        "candidates": options.candidates, "iterations": options.iterations, "rate": options.rate,
+        "temperature": options.temperature, "prior": options.prior,
+        "fluency": options.fluency_weight,
+    }  # fmt: skip
+    return replace(own, **{key: value for key, value in given.items() if value is not None})
+
+
+def objective(options: Options, speaker: Speaker) -> Objective:
+    """What the context is moved for."""
+    own = _own(options, speaker)
+    words = WordClip(own.candidates, own.temperature, own.prior)
+    return options.clip_weight * words + own.fluency * Fluency()
+
+
 def manner(options: Options, speaker: Speaker) -> Manner:
     """How captions are written: the options, the language model's profile where they are silent.
 
     Raises:
         UsageError: an end of sentence that is not one token of the language model.
     """
-    language, profile = speaker.language, speaker.profile
+    language, profile = speaker.language, _own(options, speaker)
     reference = options.compat == "zerocap"
     end = language.encode(profile.end)
     if len(end) != 1:
@@ -106,18 +133,20 @@ def manner(options: Options, speaker: Speaker) -> Manner:
         mode=options.mode,
         reference=reference,
         beams=options.beams,
-        length=options.length or profile.length,
-        shortest=profile.shortest if options.shortest is None else options.shortest,
-        end_bonus=profile.end_bonus if options.end_bonus is None else options.end_bonus,
+        length=profile.length,
+        shortest=profile.shortest,
+        end_bonus=profile.end_bonus,
         end_factor=REFERENCE_END[options.preset],
         repetition=options.repetition,
-        iterations=options.iterations,
-        rate=options.rate,
+        iterations=profile.iterations,
+        rate=profile.rate,
         power=options.power,
         fusion=options.fusion,
-        candidates=options.candidates or profile.candidates,
-        weight=options.weight,
+        candidates=profile.candidates,
+        merit=profile.weight["optimise"] if options.weight is None else options.weight,
+        weight=profile.weight["fuse"] if options.weight is None else options.weight,
         fluency=options.ranking,
+        unfinished=UNFINISHED,
     )
     if reference and (options.plus or options.minus):
         return replace(chosen, **REFERENCE_SUM)

@@ -47,14 +47,19 @@ class Options(TaskOptions):
         "precision of CLIP's text half; bf16 is quicker and not identical", "fp32"
     )
     candidates: int | None = recipe_only("next tokens CLIP looks at", None, ge=1)
-    iterations: int = recipe_only("gradient steps a word (mode optimise)", 5, ge=1, le=100)
-    rate: float = recipe_only("size of a gradient step", 0.3, gt=0)
+    iterations: int | None = recipe_only(
+        "gradient steps a word (mode optimise)", None, ge=1, le=100
+    )
+    rate: float | None = recipe_only("size of a gradient step", None, gt=0)
     power: float = recipe_only("power of the gradient's norm it is divided by", 0.9, ge=0, le=1)
     fusion: float = recipe_only("share of the guided model in the mix", 0.99, ge=0, le=1)
-    temperature: float = recipe_only("temperature of CLIP's choice", 0.01, gt=0)
+    temperature: float | None = recipe_only("temperature of CLIP's choice", None, gt=0)
+    prior: float | None = recipe_only(
+        "how much CLIP's choice keeps the odds of the words without guidance", None, ge=0, le=1
+    )
     clip_weight: float = recipe_only("weight of the loss word_clip", 1.0, ge=0)
-    fluency_weight: float = recipe_only("weight of the loss fluency", 0.2, ge=0)
-    weight: float = recipe_only("weight of the cosine (mode fuse)", 20.0, ge=0)
+    fluency_weight: float | None = recipe_only("weight of the loss fluency", None, ge=0)
+    weight: float | None = recipe_only("weight of the cosine in the rank of a beam", None, ge=0)
     end_bonus: float | None = recipe_only("nats added to the end of a sentence", None)
     shortest: int | None = recipe_only("tokens before a sentence may end", None, ge=0)
     repetition: float = recipe_only("nats taken from the last four tokens", 0.0, ge=0)

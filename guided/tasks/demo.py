@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Picture, Result, Step
 from guided.errors import MissingWeights
-from guided.tasks import _demo_search
+from guided.tasks import _demo_caption, _demo_search
 from guided.tasks import _report as html
 from guided.tasks._report import Section
 from guided.tasks.base import Steps, TaskOptions, Workbench, option
@@ -235,8 +235,19 @@ def the_search(stage: Stage) -> Generator[Step[Any], None, Section]:
     return (yield from _demo_search.the_search(stage.bench))
 
 
+def the_caption(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """A language model that never saw a picture describes one, word by word."""
+    return (yield from _demo_caption.the_caption(stage.bench, stage.hero))
+
+
 #: The chapters in their order; each yields Steps and returns its part of the page.
-CHAPTERS: tuple[Chapter, ...] = (the_world, the_reader, the_counterfactuals, the_search)
+CHAPTERS: tuple[Chapter, ...] = (
+    the_world,
+    the_reader,
+    the_counterfactuals,
+    the_search,
+    the_caption,
+)
 
 
 # --------------------------------------------------------------------------- the page

@@ -31,14 +31,27 @@ HELD_OUT_SEED, HELD_OUT_TEXTS = 7_000_003, 2_000
 #: How the trained model wants to be asked; ``captions.toml`` beside its weights.
 PROFILE = f"""end = "{END_OF_TEXT}"
 length = 40
-shortest = 4
-end_bonus = 0.0
-candidates = 64
+shortest = 20
+end_bonus = 1.0
+candidates = 32
+iterations = 2
+rate = 0.7
+temperature = 0.05
+prior = 1.0
+fluency = 0.2
 
 [prompts]
 caption = "a portrait of"
 ocr = "a person in a shirt that says"
 world = "This person has"
+
+[weight]
+optimise = 5.0
+fuse = 5.0
+
+[presets.ocr]
+length = 3
+shortest = 1
 """
 
 

@@ -100,3 +100,24 @@ def test_loops_without_words_and_scenes_without_scores_are_refused() -> None:
         (1.0 * WordClip()).bind(Scene(None, (), start))
     with pytest.raises(CannotDo, match="needs a model in the role 'continuations'"):
         WordClip().bind(Scene(None, (), start))
+
+
+def test_with_a_prior_words_that_are_the_same_to_clip_keep_their_odds() -> None:
+    plain = Seeds.of(5, 3).normal((8,), "plain")
+    even = bound(WordClip(candidates=8, prior=1.0), torch.zeros(8))
+    logits = plain.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(even(draft(logits, plain)).sum(), logits)
+    assert torch.allclose(gradient, torch.zeros_like(gradient), atol=1e-6)
+    drawn_together = bound(WordClip(candidates=8), torch.zeros(8))
+    (gradient,) = torch.autograd.grad(drawn_together(draft(logits, plain)).sum(), logits)
+    assert float(gradient.abs().max()) > 0.05
+
+
+def test_a_prior_multiplies_clips_choice() -> None:
+    plain = Seeds.of(6, 2).normal((8,), "plain")
+    table = Seeds.of(1).uniform((8,), "cosines")[0]
+    found = bound(WordClip(candidates=8, temperature=0.5, prior=0.7), table)(
+        draft(LOGITS[:2], plain)
+    )
+    chosen = torch.softmax(table / 0.5 + 0.7 * plain.log_softmax(-1), dim=-1)
+    assert torch.allclose(found, -(chosen * LOGITS[:2].log_softmax(-1)).sum(-1), atol=1e-6)

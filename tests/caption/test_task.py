@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +17,9 @@ from PIL import Image
 
 from guided.core.run import Result, Step
 from guided.errors import MissingWeights, OutputError, UsageError
+from guided.losses.word_clip import WordClip
 from guided.portraits import draw, sample
+from guided.tasks._caption_kit import CaptionKit
 from guided.tasks.base import Steps, Workbench
 from guided.tasks.caption import Options, listed, run
 
@@ -268,6 +272,35 @@ def test_killed_and_resumed_is_as_never_killed(
     assert min(step.index for step in steps) >= (point - 1) // 3 * 3 + 1
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_again_and_again_is_as_never_killed(
+    kit: dict[str, str], folder: Path, tmp_path: Path, seed: int
+) -> None:
+    """Every process gets a little further and is killed at a moment drawn at random."""
+    expected, _ = caption(kit, folder, folder=tmp_path / "whole", batch=2)
+    rng, out, deaths = random.Random(seed), tmp_path / "killed", 0
+    command = [sys.executable, "-c", SCRIPT, *kit.values(), str(folder), str(out)]
+    while deaths < 12:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert process.stdout is not None
+        said = [line for line, _ in zip(process.stdout, range(rng.randint(2, 5)), strict=False)]
+        time.sleep(rng.uniform(0, 0.1))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+        deaths += 1
+        if said[1:] == []:
+            break
+    result, _ = caption(kit, folder, folder=out, batch=2)
+    assert deaths >= 2
+    assert result.answer == expected.answer
+    assert result.files == expected.files
+
+
 def test_the_command_line(
     kit: dict[str, str], tmp_path: Path, guided_cli: Callable[..., Any]
 ) -> None:
@@ -292,3 +325,27 @@ def test_the_command_line(
     assert lost.status == 1
     assert str(tmp_path) in lost.err
     assert "guided models get" in lost.err
+
+
+def test_options_win_over_the_profile_and_the_paper_over_both(
+    kit: dict[str, str], language_folder: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(language_folder, own)
+    text = (own / "captions.toml").read_text("utf-8")
+    extra = "rate = 0.9\nprior = 1.0\n[weight]\noptimise = 4.0\nfuse = 6.0\n"
+    (own / "captions.toml").write_text(text.replace("[prompts]", f"{extra}[prompts]"), "utf-8")
+    bench = Workbench(device_name="cpu", kit={**kit, "language": f"local-dir:{own}"})
+
+    def opened(**options: Any) -> CaptionKit:
+        return CaptionKit.open(Options(images=[Path("x")], **options), bench)
+
+    profile = opened()
+    assert (profile.manner.rate, profile.manner.merit, profile.manner.weight) == (0.9, 4.0, 6.0)
+    assert profile.objective.terms[0].loss == WordClip(48, 0.01, 1.0)
+    given = opened(rate=0.2, prior=0.5, weight=3.0, fluency_weight=0.7)
+    assert (given.manner.rate, given.manner.merit, given.manner.weight) == (0.2, 3.0, 3.0)
+    assert [term.weight for term in given.objective.terms] == [1.0, 0.7]
+    paper = opened(compat="zerocap")
+    assert (paper.manner.rate, paper.manner.iterations, paper.manner.merit) == (0.3, 5, 0.0)
+    assert paper.objective.terms[0].loss == WordClip(48, 0.01, 0.0)

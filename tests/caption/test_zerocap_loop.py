@@ -11,11 +11,11 @@ from guided.core.objective import Objective
 from guided.core.run import Step
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, UsageError
-from guided.guidance.decode import Proposal, Rows
+from guided.guidance.decode import Beams, Proposal, Rows
 from guided.guidance.decode_shaping import Nats
-from guided.guidance.zerocap import Fuse, Voice, ZeroCap, fuse, normalise
+from guided.guidance.zerocap import Fuse, Voice, ZeroCap, fuse, merits, normalise
 from guided.guidance.zerocap_captioner import Manner, Narrator, Told
-from guided.guidance.zerocap_sentences import Sentence
+from guided.guidance.zerocap_sentences import Ranking, Sentence, sentences
 from guided.guidance.zerocap_target import mixed
 from guided.language.gpt2 import Gpt2
 from guided.losses.fluency import Fluency
@@ -235,3 +235,53 @@ def test_mixing_targets() -> None:
         mixed(torch.stack([first, first]), [1.0, -1.0])
     with pytest.raises(UsageError, match="2 terms need as many weights, not 1"):
         mixed(torch.stack([first, second]), [1.0])
+
+
+def test_a_merit_ranks_beams_by_all_they_say(
+    narrator: Narrator, manner: Manner, scorer: ClipScorer
+) -> None:
+    """With a heavy merit the words written are the likely ones of the highest cosine."""
+    aims = targets(6)
+    still = replace(manner, rate=1e-9, fluency=0.0)
+    _, deaf = write(narrator, aims, still)
+    _, keen = write(narrator, aims, replace(still, merit=50.0))
+    gains = [a[0].clip - b[0].clip for a, b in zip(keen, deaf, strict=True)]
+    assert sum(gains) / len(gains) > 0.02
+    _, (alone,) = write(narrator, aims[2:3], replace(still, merit=50.0))
+    assert [s.text for s in alone] == [s.text for s in keen[2]]
+
+
+def test_the_reference_way_knows_no_merit(narrator: Narrator, manner: Manner) -> None:
+    chosen = replace(manner, reference=True, iterations=1)
+    _, plain = write(narrator, targets(1), chosen)
+    _, keen = write(narrator, targets(1), replace(chosen, merit=50.0))
+    assert plain == keen
+
+
+def test_merits_bar_all_but_the_likeliest(words: PrefixTextScorer, language: Gpt2) -> None:
+    voice = Voice(language, words, targets(1), language.words.piece)
+    tokens = torch.tensor([[language.begin, *language.encode("a portrait of")]])
+    zero = torch.zeros(1, dtype=torch.long)
+    rows = Rows(tokens, zero, zero, 0, torch.ones(1, dtype=torch.bool))
+    likely = Seeds.of(8).normal((language.vocabulary,), "likely").log_softmax(-1)
+    found = merits(voice.candidates(rows), likely, 7, 3.0)[0]
+    kept = likely[0].topk(7).indices
+    assert set(found.isfinite().nonzero().squeeze(1).tolist()) == set(kept.tolist())
+    text = "a portrait of" + language.words.piece(int(kept[0]))
+    cosine = float(words.embed_texts([text])[0] @ targets(1)[0])
+    assert float(found[kept[0]]) == pytest.approx(3 * cosine, abs=1e-5)
+
+
+def test_sentences_without_an_end_rank_lower(language: Gpt2, words: PrefixTextScorer) -> None:
+    prompt = [language.begin, *language.encode("a portrait of")]
+    tokens = torch.tensor([[[*prompt, 300, 301], [*prompt, 302, language.begin]]])
+    lengths, zeros = torch.tensor([[2, 2]]), torch.zeros(1, 2)
+    beams = Beams(tokens, len(prompt), lengths, zeros, zeros, torch.tensor([[False, True]]))
+    plain, dear = (
+        sentences(beams, language, words, targets(1), language.begin, Ranking(unfinished=cost))[0]
+        for cost in (0.0, 5.0)
+    )
+    before = {sentence.text: sentence.total for sentence in plain}
+    gaps = [before[sentence.text] - sentence.total for sentence in dear]
+    assert gaps == pytest.approx([0.0, 5.0])
+    assert dear[0].text == language.decode([*prompt[1:], 302])

@@ -70,3 +70,17 @@ def test_the_prior_is_met_by_uniform_people_and_missed_by_others() -> None:
 def test_repeats() -> None:
     assert repeated(["a", "b", "a", "a"]) == 0.5
     assert repeated([]) == 0.0
+
+
+def test_intervals_hold_the_figures_and_shrink() -> None:
+    rng = np.random.default_rng(4)
+    people = [sample(seed) for seed in range(160)]
+    others = [people[place - place % 2] for place in range(160)]
+    texts = [caption(person, rng).text for person in others]
+    few, many = caption_figures(texts[:40], people[:40]), caption_figures(texts, people)
+    for name in ("precision", "recall", "f1", "mentioned"):
+        low, high = many.intervals[name]
+        assert low <= getattr(many, name) <= high
+        wide, narrow = few.intervals[name], many.intervals[name]
+        assert narrow[1] - narrow[0] <= wide[1] - wide[0]
+    assert many.intervals["precision"][1] - many.intervals["precision"][0] > 0.01

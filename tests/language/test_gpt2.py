@@ -197,3 +197,13 @@ def test_gpt2s_two_files(tmp_path: Path) -> None:
     (tmp_path / "merges.txt").write_text("a\n\nb c d")
     with pytest.raises(CorruptWeights, match="no BPE"):
         Vocabulary.load(tmp_path)
+
+
+def test_a_preset_of_a_profile_may_want_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "captions.toml").write_text("rate = 0.7\n[presets.ocr]\nlength = 3\n", "utf-8")
+    profile = Profile.load(tmp_path)
+    assert (profile.asked("caption").length, profile.asked("ocr").length) == (15, 3)
+    assert profile.asked("ocr").rate == 0.7
+    (tmp_path / "captions.toml").write_text("[presets.ocr]\nlenght = 3\n", "utf-8")
+    with pytest.raises(CorruptWeights, match="lenght"):
+        Profile.load(tmp_path)

@@ -15,8 +15,9 @@ from guided.core.device import Device
 from guided.errors import MissingWeights
 from guided.judging.reader import Reader
 from guided.nets.reader import ReaderNet
-from guided.tasks import _report, demo
+from guided.tasks import _caption_kit, _report, demo
 from guided.training.reading import CLASSES
+from tests.tiny_language import write_language
 
 
 @pytest.fixture
@@ -25,6 +26,15 @@ def untaught(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     net = ReaderNet(CLASSES, widths=(8, 8, 8), blocks=(1, 1, 1), head=4, features=16)
     monkeypatch.setattr(Reader, "load", lambda *_: Reader(net, Device("cpu"), "0123456789abcdef"))
+
+
+@pytest.fixture(autouse=True)
+def small_talk(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A tiny random language model, for the same reason."""
+    folder = write_language(tmp_path_factory.mktemp("language"))
+    named = f"local-dir:{folder}"
+    load = _caption_kit.load_language
+    monkeypatch.setattr(_caption_kit, "load_language", lambda _, *rest, **more: load(named, *rest))
 
 
 @pytest.fixture
@@ -86,8 +96,8 @@ def test_the_page_needs_nothing_else(guided_cli: Callable, tmp_path: Path, untau
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text
-    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6
-    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 4
+    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6 + 2
+    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 5
     assert 0 <= answer["scores"]["reader_accuracy"] <= 1
     assert Path(answer["sheet"]).is_file()
     assert "reader (0123456789ab)" in text
@@ -110,9 +120,30 @@ def test_missing_models_leave_chapters_out(
         True,
         True,
         False,
+        False,
     ]
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert "Left out: There is no model called &#x27;reader&#x27; &lt;here&gt;. Get it." in text
+
+
+def test_without_a_language_model_there_is_no_caption(
+    guided_cli: Callable, tmp_path: Path, untaught: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise MissingWeights("There is no model called 'gpt2-portraits'.", hint="Get it.")
+
+    monkeypatch.setattr(_caption_kit, "load_language", load)
+    answer = _demo(guided_cli, tmp_path)
+    assert [bool(chapter["left_out"]) for chapter in answer["chapters"]] == [False] * 4 + [True]
+
+
+def test_a_caption_grows_word_by_word(guided_cli: Callable, tmp_path: Path, untaught: None) -> None:
+    answer = _demo(guided_cli, tmp_path)
+    text = Path(answer["report"]).read_text(encoding="utf-8")
+    told = re.findall(r"<li>(a portrait of[^<]*)</li>", text)
+    assert 2 <= len(told) <= 6
+    assert len(set(told)) == len(told)
+    assert 0 <= answer["scores"]["caption_precision"] <= 1
 
 
 def test_every_change_changes_one_visible_attribute() -> None:
