@@ -1,0 +1,210 @@
+"""Diffusion models as generators: folders of diffusers' form, prompts bound, schedulers by name."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from guided.core.device import Device
+from guided.core.protocols import Latent
+from guided.core.seeds import Seeds
+from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError, nearest
+from guided.generators.diffusion_folder import components
+from guided.generators.diffusion_pipeline import Conditions, Decode, GuidedPipeline
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "ddpm": "DDPMScheduler",
+    "dpm++": "DPMSolverMultistepScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler-a": "EulerAncestralDiscreteScheduler",
+    "flow": "FlowMatchEulerDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "pndm": "PNDMScheduler",
+    "unipc": "UniPCMultistepScheduler",
+}
+"""Short names of schedulers and their diffusers classes."""
+_FOR_FLOW = ("dpm++", "flow", "unipc")
+
+
+def scheduler_of(present: Any, name: str = "") -> Any:
+    """A fresh scheduler: like ``present``, or the named one on the same noise schedule.
+
+    Raises:
+        UsageError: no such name; the message lists them.
+        CannotDo: a solver of the other kind of model (flow or noise).
+    """
+    import diffusers
+
+    if not name:
+        return type(present).from_config(present.config)
+    if name not in SCHEDULERS:
+        raise UsageError(
+            f"There is no scheduler {name!r}; there are: {', '.join(SCHEDULERS)}.",
+            hint=nearest(name, SCHEDULERS),
+        )
+    kind = getattr(diffusers, SCHEDULERS[name])
+    if is_flow(present):
+        if name not in _FOR_FLOW:
+            raise CannotDo(
+                f"This model predicts a flow, which {name!r} cannot take.",
+                hint=f"Take one of: {', '.join(_FOR_FLOW)}.",
+            )
+        flow = {} if name == "flow" else {"prediction_type": "flow_prediction",
+                                          "use_flow_sigmas": True}  # fmt: skip
+        return kind.from_config(_config(present), **flow)
+    if name == "flow":
+        raise CannotDo("This model predicts no flow.", hint="Take --scheduler dpm++ or ddim.")
+    return kind.from_config(_config(present))
+
+
+def _config(scheduler: Any) -> dict[str, Any]:
+    """The settings to hand over to another scheduler."""
+    return {**scheduler.config, "skip_prk_steps": True}
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether the scheduler's model predicts a flow."""
+    if type(scheduler).__name__ == SCHEDULERS["flow"]:
+        return True
+    return bool(scheduler.config.get("prediction_type") == "flow_prediction")
+
+
+@dataclass(frozen=True)
+class BoundDiffusion:
+    """A pipeline with its prompts encoded: what the denoising loop drives."""
+
+    pipe: GuidedPipeline
+    words: Conditions
+
+    def predict(self, given: Tensor, time: Any) -> Tensor:
+        """The model's outputs [N, C, h, w]; N rows, or fewer where the words say."""
+        return self.pipe.predict(given, time, self.words)
+
+    def picture(self, latents: Tensor, decode: Decode) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] of clean latents."""
+        return self.pipe.picture(latents, decode)
+
+
+class Diffusion:
+    """A diffusion pipeline as a generator; its parts are frozen and on ``device``.
+
+    Latents: ``{"noise": [B, C, h, w]}`` to begin with, ``{"x0": [B, C, h, w]}`` to render.
+    """
+
+    def __init__(
+        self, pipe: GuidedPipeline, *, name: str = "diffusion", device: Device | None = None
+    ) -> None:
+        self.name = name
+        self.device = device or Device()
+        self.pipe = pipe.to(self.device.torch)
+        if pipe.dtype != self.device.dtype:
+            self.pipe.to(self.device.dtype)
+
+    def start(
+        self,
+        seeds: Seeds,
+        prompts: Sequence[str] | None = None,
+        *,
+        size: tuple[int, int] | None = None,
+    ) -> Latent:
+        """Standard normal noise, a row for each seed, for pictures of ``size`` (height, width).
+
+        Prompts do not matter here; they are bound with ``bound``.
+        """
+        noise = seeds.normal(self.pipe.latent_shape(size), "diffusion/noise", self.device.torch)
+        return {"noise": noise.to(self.device.dtype)}
+
+    def render(self, latent: Latent) -> Tensor:
+        """Pictures [B, 3, H, W] in [0, 1] of clean latents ``{"x0": ...}``; differentiable.
+
+        Raises:
+            ShapeError: other leaves; noise has no picture before it was denoised.
+        """
+        if set(latent) != {"x0"}:
+            raise ShapeError(
+                f"A diffusion latent to render has the leaf 'x0', not {', '.join(latent)}."
+            )
+        images: Tensor = self.pipe.picture(latent["x0"], "vae")
+        return images
+
+    def bound(
+        self,
+        prompts: Sequence[str],
+        negatives: Sequence[str] = (),
+        *,
+        cfg: float = 1.0,
+        size: tuple[int, int] | None = None,
+    ) -> BoundDiffusion:
+        """The model for these prompts; with ``cfg`` above 1 it also runs without words.
+
+        Raises:
+            CannotDo: the pipeline has no text encoder.
+        """
+        _, rows, columns = self.pipe.latent_shape(size)
+        whole = (rows * self.pipe.factor, columns * self.pipe.factor)
+        apart = list(negatives) or [""] * len(prompts)
+        return BoundDiffusion(self.pipe, self.pipe.encode(prompts, apart, whole, both=cfg > 1))
+
+    def scheduler(self, name: str = "") -> Any:
+        """A fresh scheduler: the model's own, or the named one."""
+        return scheduler_of(self.pipe.scheduler, name)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars of the libraries while a model loads, nor notes on names that changed there."""
+    from diffusers.utils import logging as theirs
+    from transformers.utils import logging as others
+
+    shown = others.is_progress_bar_enabled()
+    theirs.disable_progress_bar()
+    others.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        theirs.enable_progress_bar()
+        if shown:
+            others.enable_progress_bar()
+
+
+def load_diffusion(
+    folder: str | Path, device: Device | None = None, *, name: str = ""
+) -> Diffusion:
+    """The model in a folder of diffusers' form (SD 1.5, SDXL, PixArt, or saved by this package).
+
+    Raises:
+        MissingWeights: a component that is not there; it is named.
+        UnsafeWeights: a component of an unknown class, or weights that are pickled.
+        CorruptWeights: files that do not fit together.
+    """
+    place = Path(folder).expanduser()
+    wanted = components(place)
+    device = device or Device()
+    accepted = inspect.signature(GuidedPipeline.__init__).parameters
+    absent = {part: None for part in accepted if part in _PARTS and part not in wanted}
+    try:
+        with _quiet():
+            pipe = GuidedPipeline.from_pretrained(
+                str(place), local_files_only=True, use_safetensors=True, torch_dtype=device.dtype,
+                **absent,
+            )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise CorruptWeights(f"{place} cannot be loaded: {reason}") from error
+    return Diffusion(pipe, name=name or place.name, device=device)
+
+
+_PARTS = frozenset(
+    ("unet", "transformer", "text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "tiny")
+)
