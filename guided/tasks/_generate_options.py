@@ -1,0 +1,56 @@
+"""The recipe keys of ``generate``; a method's own keys are a class of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from guided.tasks._generate_gan_options import GanKeys
+from guided.tasks._losses import LossTable
+from guided.tasks.base import TaskOptions, argument, option, recipe_only
+
+
+class Shared(TaskOptions):
+    """What every method knows."""
+
+    prompts: list[str] = argument("what the pictures should show", min_length=1)
+    method: str = option("which kind of generator", "diffusion")
+    count: int = option("pictures for each prompt", 1, ge=1, le=10_000)
+    batch: int = option("pictures that are made together", 8, ge=1, le=256)
+    size: list[int] = option("height and width in pixels, or both at once", [], max_length=2)
+    scorer: str = option("the guiding CLIP", "")
+
+
+class DiffusionKeys(TaskOptions):
+    """What --method diffusion knows besides."""
+
+    denoiser: str = option("a diffusion model's name, or local-dir:FOLDER (diffusion)", "")
+    scheduler: str = option("ddim, ddpm, dpm++, euler, ... (diffusion); empty: the model's own", "")
+    steps: int = option("denoising steps (diffusion)", 20, ge=0, le=1000)
+    cfg: float = option("classifier-free guidance, 1 is none (diffusion)", 5.0, ge=1)
+    negative: str = option("what the pictures should not show (diffusion)", "")
+    guide: list[str] = option(
+        "what CLIP steers to: 'TEXT | TEXT::WEIGHT'; 'prompt' for the prompt itself (diffusion)", []
+    )
+    guide_image: list[Path] = option("pictures that CLIP steers to (diffusion)", [])
+    guide_weight: list[float] = recipe_only("a weight for each guide_image", [])
+    guide_scale: float = option("how far CLIP steers (diffusion)", 0.1, ge=0)
+    unit: Literal["noise", "cfg", "raw"] = recipe_only("what guide_scale counts in", "noise")
+    jacobian: Literal["stop", "exact"] = option(
+        "the gradient at the clean picture, or through the model (diffusion)", "stop"
+    )
+    decode: Literal["vae", "tiny", "preview", "latent"] = option(
+        "how CLIP sees the unfinished picture (diffusion)", "preview"
+    )
+    every: int = option("guide every so many steps (diffusion)", 2, ge=1)
+    window: tuple[float, float] = recipe_only("the part of the steps that is guided", (0.0, 1.0))
+    recurrence: int = option("visits of each guided step (diffusion)", 1, ge=1, le=100)
+    cutouts: int = option(
+        "random parts of the picture CLIP sees; 0: the whole (diffusion)", 0, ge=0
+    )
+    eta: float = recipe_only("noise of ddim's steps, 0 none, 1 as ddpm", 0.0, ge=0, le=1)
+    loss: list[LossTable] = recipe_only("further losses to steer by", [])
+
+
+class Options(GanKeys, DiffusionKeys, Shared):
+    """The recipe keys of ``generate``."""

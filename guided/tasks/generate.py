@@ -1,0 +1,59 @@
+"""Make pictures of words, with CLIP steering if asked.
+
+Every prompt gives --count pictures; picture i of a prompt is made from seed S + i, whatever the
+batch.  A method is a kind of generator: --method diffusion denoises, and with --guide or
+--guide-image a CLIP steers it at every step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any
+
+import guided.tasks
+from guided.core.run import Result
+from guided.errors import UsageError, nearest
+from guided.tasks._generate_options import Options
+from guided.tasks.base import Steps, Workbench
+
+__all__ = ["Options", "methods", "needs", "run"]
+
+_PREFIX = "_generate_"
+
+
+def methods() -> list[str]:
+    """The methods there are: the files ``_generate_<method>.py`` beside this one."""
+    found = (module.name for module in pkgutil.iter_modules(guided.tasks.__path__))
+    names = (name.removeprefix(_PREFIX) for name in found if name.startswith(_PREFIX))
+    return sorted(name for name in names if name.isalpha() and name != "options")
+
+
+def _method(options: Options) -> Any:
+    """The method's module: ``needs(options)`` and ``run(options, bench)``.
+
+    Raises:
+        UsageError: there is no such method.
+    """
+    known = methods()
+    if options.method not in known:
+        raise UsageError(
+            f"There is no method {options.method!r}; there are: {', '.join(known)}.",
+            hint=nearest(options.method, known),
+        )
+    return importlib.import_module(f"guided.tasks.{_PREFIX}{options.method}")
+
+
+def needs(options: Options) -> tuple[str, ...]:
+    """The roles the chosen method loads a model for."""
+    roles: tuple[str, ...] = _method(options).needs(options)
+    return roles
+
+
+def run(options: Options, bench: Workbench) -> Steps:
+    """Make the pictures by the chosen method."""
+    method = _method(options)
+    if any(not prompt.strip() for prompt in options.prompts):
+        raise UsageError("A prompt is empty.", hint="Say what the picture should show.")
+    result: Result = yield from method.run(options, bench)
+    return result

@@ -1,0 +1,193 @@
+"""How fast the text-to-image GAN draws and trains, beside the common way: ratios from one run.
+
+scripts/bench text_gan [--size 128] [--batch 16] [--repeats 3] [--scaling] [--json]
+
+Both ways have about the same number of parameters and random weights, one thread.  A training step
+of ours is 15 plain ones and one with the gradient penalty, weighted; data loading and the CLIP term
+are in neither.  --scaling adds tables over batch and size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import _text_gan_reference as reference
+
+from guided.core.device import Device
+from guided.nets.text_gan import TextGanShape, TextGenerator
+from guided.training.text_gan import TextGanSettings
+from guided.training.text_gan_players import Players, Turn, critic_loss
+
+TEXT, LATENT, LAZY = 256, 128, 16
+WIDTHS = (136, 136, 104, 64, 32, 16)
+CRITIC = (16, 32, 64, 96, 144, 160)
+
+
+def clocked(what: Callable[[], object], repeats: int) -> float:
+    """The least CPU seconds of several runs, so that a busy machine counts little."""
+    what()
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.process_time()
+        what()
+        best = min(best, time.process_time() - start)
+    return best
+
+
+def count(module: nn.Module) -> int:
+    """Parameters of a module."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def ours(size: int) -> Players:
+    """Our two players at a size."""
+    s = TextGanSettings()
+    levels = (size // 8).bit_length()
+    channels = s.channels[:levels] if levels <= 5 else WIDTHS[:levels]
+    critic = (s.critic if levels == 5 else CRITIC)[-levels:]
+    torch.manual_seed(0)
+    return Players(TextGanShape(size, TEXT, LATENT, channels), critic, s.features, s.group, 0)
+
+
+def theirs(size: int, like: Players) -> tuple[reference.Generator, reference.Discriminator]:
+    """The common way with the widths that come nearest in parameters."""
+    torch.manual_seed(0)
+
+    def nearest(make: Callable[[int], Any], wanted: int) -> Any:
+        made = [make(unit) for unit in range(3, 24)]
+        return min(made, key=lambda net: abs(count(net) - wanted))
+
+    generator = nearest(lambda u: reference.Generator(size, TEXT, u), count(like.generator))
+    critic = nearest(lambda u: reference.Discriminator(size, TEXT, u), count(like.critic))
+    return generator, critic
+
+
+def inputs(size: int, batch: int) -> tuple[Tensor, ...]:
+    """Real pictures, z, texts, wrong texts and the augmentation's luck."""
+    stream = torch.Generator().manual_seed(1)
+    real = torch.rand(batch, 3, size, size, generator=stream) * 2 - 1
+    text, wrong = torch.nn.functional.normalize(
+        torch.randn(2, batch, TEXT, generator=stream), dim=2
+    )
+    z = torch.randn(batch, LATENT, generator=stream)
+    return real, z, text, wrong, torch.rand(2 * batch, 8, generator=stream)
+
+
+def our_step(players: Players, given: tuple[Tensor, ...], penalty: float) -> Callable[[], None]:
+    """One step of both players as the training loop does it."""
+    real, z, text, wrong, luck = given
+    real = real.contiguous(memory_format=torch.channels_last)
+    players.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(players.parameters(), 1e-4, betas=(0.0, 0.99), fused=True)
+    mismatched = torch.ones(len(z))
+
+    def step() -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            seen = players(Turn(True, 1.0, penalty), real, z, text, wrong, luck)
+            loss = critic_loss(seen, mismatched)
+            loss = loss if seen.penalty is None else loss + seen.penalty
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return step
+
+
+@torch.no_grad()
+def sampling(net: nn.Module, z: Tensor, text: Tensor, repeats: int) -> float:
+    """CPU seconds a picture."""
+    with torch.inference_mode():
+        return clocked(lambda: net(z, text), repeats) / len(z)
+
+
+def settled(players: Players, precision: str) -> TextGenerator:
+    """The generator as it is used, in a precision."""
+    twin = TextGenerator(players.generator.shape)
+    twin.load_state_dict(players.generator.state_dict())
+    place = Device("cpu", "bf16" if precision == "bf16" else "fp32")
+    return place.settle(twin).to(memory_format=torch.channels_last)
+
+
+def compare(size: int, batch: int, repeats: int) -> dict[str, float]:
+    """Seconds a picture of both ways, and their ratios."""
+    players = ours(size)
+    generator, critic = theirs(size, players)
+    given = inputs(size, batch)
+    real, z, text = given[:3]
+    found = {
+        "parameters_generator": count(players.generator), "parameters_theirs": count(generator),
+        "parameters_critic": count(players.critic), "parameters_their_critic": count(critic),
+    }  # fmt: skip
+    short = z[:, :100]
+    found["their_sample"] = sampling(generator.eval(), short, text, repeats)
+    for precision in ("fp32", "bf16"):
+        kind = torch.bfloat16 if precision == "bf16" else torch.float32
+        net = settled(players, precision)
+        found[f"sample_{precision}"] = sampling(net, z.to(kind), text.to(kind), repeats)
+    their_step = reference.step_of(generator.train(), critic, real, short, text)
+    found["their_step"] = clocked(their_step, repeats) / batch
+    plain = clocked(our_step(players, given, 0.0), repeats) / batch
+    lazy = clocked(our_step(players, given, 16.0), repeats) / batch
+    found["step"] = ((LAZY - 1) * plain + lazy) / LAZY
+    found["step_with_penalty"] = lazy
+    found["sample_ratio_fp32"] = found["their_sample"] / found["sample_fp32"]
+    found["sample_ratio"] = found["their_sample"] / found["sample_bf16"]
+    found["step_ratio"] = found["their_step"] / found["step"]
+    return found
+
+
+def scaling(repeats: int) -> list[dict[str, float]]:
+    """Milliseconds a picture over batch and size, both ways."""
+    rows = []
+    for size, batch in ((128, 1), (128, 4), (128, 16), (64, 16), (256, 4)):
+        players = ours(size)
+        generator, _ = theirs(size, players)
+        z, text = inputs(size, batch)[1:3]
+        net = settled(players, "bf16")
+        mine = sampling(net, z.bfloat16(), text.bfloat16(), repeats)
+        other = sampling(generator.eval(), z[:, :100], text, repeats)
+        rows.append({"size": size, "batch": batch, "ours_ms": 1e3 * mine, "theirs_ms": 1e3 * other})
+    return rows
+
+
+def main() -> None:
+    """Print the tables; with --json one object."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", type=int, default=128, choices=(64, 128, 256))
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--scaling", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, Any] = dict(compare(given.size, given.batch, given.repeats))
+    if given.scaling:
+        found["scaling"] = scaling(given.repeats)
+    if given.json:
+        print(json.dumps({"text_gan": found}))
+        return
+    print(f"text_gan {given.size} px, batch {given.batch}, CPU ms a picture, one thread")
+    for name, value in found.items():
+        if name == "scaling":
+            for row in value:
+                print("  ", "  ".join(f"{k} {v:g}" for k, v in row.items()))
+        elif name.startswith("parameters"):
+            print(f"  {name:26s} {value:,}")
+        else:
+            shown = f"{value:.2f} x" if "ratio" in name else f"{1e3 * value:.2f} ms"
+            print(f"  {name:26s} {shown}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""``guided generate --method diffusion``, from the command line on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from guided.recipe import Recipe
+from guided.tasks import generate
+from guided.tasks.base import Workbench
+from tests.diffusion.small_models import write_folder
+from tests.tiny_clip import write_clip
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    root = tmp_path_factory.mktemp("generate")
+    folder, clip = write_folder("sd", root / "sd"), write_clip(root / "clip")
+    return f"local-dir:{folder}", f"local-dir:{clip}"
+
+
+def pixels(file: str) -> bytes:
+    with Image.open(file) as image:
+        assert image.size == (16, 16)
+        return image.tobytes()
+
+
+def test_pictures_of_words(guided_cli: Callable, places: tuple[str, str], tmp_path: Path) -> None:
+    guide = tmp_path / "guide.png"
+    Image.new("RGB", (24, 20), (200, 30, 30)).save(guide)
+    words = ["generate", "red", "a dog", "--denoiser", places[0], "--scorer", places[1],
+             "--steps", 2, "--count", 2, "--seed", 5, "--json"]  # fmt: skip
+    steered = ["--guide", "prompt", "--guide", "a cat | grass::-0.5", "--guide-image", guide]
+    plain = guided_cli(*words, "--out", tmp_path / "plain")
+    assert plain.status == 0, plain.err
+    rows = plain.answer["results"]
+    assert [(row["prompt"], row["seed"]) for row in rows] == [
+        ("red", 5), ("red", 6), ("a dog", 5), ("a dog", 6),
+    ]  # fmt: skip
+    assert set(rows[0]) == {"prompt", "image", "seed"}
+    again = guided_cli(*words, "--out", tmp_path / "again", "--batch", 1)
+    for one, other in zip(rows, again.answer["results"], strict=True):
+        near = zip(pixels(one["image"]), pixels(other["image"]), strict=True)
+        assert max(abs(a - b) for a, b in near) <= 1
+    guided = guided_cli(*words, *steered, "--out", tmp_path / "guided", "--guide-scale", 0.5)
+    assert guided.status == 0, guided.err
+    changed = [
+        pixels(a["image"]) != pixels(b["image"])
+        for a, b in zip(rows, guided.answer["results"], strict=True)
+    ]
+    assert all(changed)
+
+
+def test_steps_carry_previews(places: tuple[str, str]) -> None:
+    options = generate.Options(
+        prompts=["red", "a dog"], denoiser=places[0], scorer=places[1], steps=3, guide=["prompt"],
+        batch=1, cfg=1.0, every=2,
+    )  # fmt: skip
+    steps = list(generate.run(options, Workbench(device_name="cpu")))
+    assert [(step.index, step.total) for step in steps] == [(i, 6) for i in range(1, 7)]
+    assert [sorted(step.losses) for step in steps[:2]] == [["clip", "skipped", "total"], []]
+    assert all(step.draft.image.shape == (1, 3, 16, 16) for step in steps)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--steps", 0], "steps = 0"),
+        (["--size", 19], "not a multiple of 2"),
+        (["--scheduler", "ddmi"], "there are: ddim"),
+        (["--method", "difusion"], "Did you mean 'diffusion'?"),
+        (["--decode", "latent", "--guide", "prompt"], "scorer of latents"),
+        (["--decode", "tiny", "--guide", "prompt"], "no tiny decoder"),
+        (["--scheduler", "heun", "--recurrence", 2, "--guide", "prompt"], "remembers earlier"),
+    ],
+)
+def test_what_does_not_fit_is_told(
+    words: list[object], told: str, guided_cli: Callable, places: tuple[str, str], tmp_path: Path
+) -> None:
+    said = guided_cli("generate", "red", "--denoiser", places[0], "--scorer", places[1],
+                      "--out", tmp_path / "out", "--json", *words)  # fmt: skip
+    assert said.status in (1, 2)
+    assert told in said.err
+    assert not said.out
+
+
+def test_an_empty_prompt_and_a_missing_folder(guided_cli: Callable, tmp_path: Path) -> None:
+    said = guided_cli("generate", " ", "--json", "--denoiser", f"local-dir:{tmp_path}")
+    assert (said.status, "A prompt is empty" in said.err) == (2, True)
+    said = guided_cli("generate", "red", "--json", "--denoiser", f"local-dir:{tmp_path}")
+    assert (said.status, "model_index.json" in said.err) == (1, True)
+
+
+def test_what_it_needs_depends_on_what_steers() -> None:
+    recipe = Recipe.of({"task": "generate", "prompts": ["red"]})
+    assert generate.needs(recipe.options) == ("denoiser",)
+    guided = Recipe.of({"task": "generate", "prompts": ["red"], "guide": ["prompt"]})
+    assert generate.needs(guided.options) == ("denoiser", "scorer")
+    assert "diffusion" in generate.methods()
