@@ -1,4 +1,4 @@
-"""Inversion by an encoder: a face picture to the W+ code that redraws it, by e4e or pSp files."""
+"""Inversion by an encoder: a face picture to the W+ code that redraws it: e4e, pSp or our own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from guided.core.protocols import Latent
 from guided.core.shapes import expect
 from guided.errors import CorruptWeights, ShapeError
 from guided.nets.e4e import Reading, StyleEncoder, build_encoder
+from guided.nets.folded_encoder import MARK, FoldedStyleEncoder, build_folded_encoder
 from guided.zoo.checkpoint import read_checkpoint
 
-_SIDE = 256
+_MARKS = ("input_layer.0.weight", MARK)
 
 
 class StyleInverter:
@@ -26,7 +27,7 @@ class StyleInverter:
 
     def __init__(
         self,
-        net: StyleEncoder,
+        net: StyleEncoder | FoldedStyleEncoder,
         average: Tensor,
         *,
         name: str = "e4e",
@@ -45,7 +46,8 @@ class StyleInverter:
             ShapeError: pictures of another shape.
         """
         expect(images, "b 3 h w", "images")
-        small = resize_tensor(images.to(self.device.torch), (_SIDE, _SIDE))
+        side = self.net.side
+        small = resize_tensor(images.to(self.device.torch), (side, side))
         codes = self.net((2 * small - 1).to(self.device.dtype)).float()
         return {"w": codes + self.average}
 
@@ -57,7 +59,7 @@ def load_inverter(
     *,
     reading: Reading = "e4e",
 ) -> StyleInverter:
-    """The inverter in an e4e or pSp checkpoint (``encoder.`` entries).
+    """The inverter in an e4e or pSp checkpoint (``encoder.`` entries), or a small one of ours.
 
     ``average`` [style] is the generator's mean style, used when the file holds none.
 
@@ -67,16 +69,17 @@ def load_inverter(
     """
     content = read_checkpoint(path)
     prefixes = ("state_dict.encoder.", "encoder.", "")
-    state = content.part(("input_layer.0.weight",), prefixes)
+    state = content.part(_MARKS, prefixes)
     if not state:
         raise CorruptWeights(
             f"{path} holds no e4e or pSp encoder: there is no encoder.input_layer.0.weight; "
             f"it holds {content.summary()}."
         )
-    net = build_encoder(state, reading)
+    small = MARK in state
+    net = build_folded_encoder(state) if small else build_encoder(state, reading)
     own = content.get("latent_avg")
     centre = average if own is None else own
-    style = state["styles.0.linear.weight"].shape[0]
+    style = state[MARK if small else "styles.0.linear.weight"].shape[0]
     if centre.shape[-1] != style:
         raise ShapeError(
             f"The encoder in {path} predicts styles of {style} numbers, but the mean style has "

@@ -1,4 +1,4 @@
-"""Editing in one pass: a trained mapper's change, or a global direction of StyleSpace."""
+"""Editing in one pass: a mapper's change, a global direction of StyleSpace, or a delta mapper's."""
 
 from __future__ import annotations
 
@@ -102,3 +102,49 @@ class DirectionEditor:
             for i, name in enumerate(codes)
         }
         return Delta(codes, change, self.name)
+
+
+class Deltas(Protocol):
+    """A delta mapper: codes [B, rows, D], features and directions [B, E] to a change of codes."""
+
+    def __call__(self, codes: Tensor, seen: Tensor, directions: Tensor) -> Tensor:
+        """The change [B, rows, D]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaEditor:
+    """One network for every prompt: from a portrait and a text direction to a change of W+.
+
+    ``embed`` gives the unit features [B, E] of pictures, ``towards`` the unit text direction [E]
+    of a prompt.
+    Source: Lyu et al. 2023 (DeltaEdit, arXiv 2303.06285), section 3.
+    """
+
+    generator: SpacedGenerator
+    change: Deltas
+    embed: Callable[[Tensor], Tensor]
+    towards: TextDirection
+    name: str = "delta"
+    rerun: bool = False
+
+    def propose(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[object], None, Delta]:
+        """Yield one Step and return the change.
+
+        Raises:
+            CannotDo: a StyleSpace latent, which has no W+ code.
+            ShapeError: codes of another size than the mapper was trained for, or another number
+                of prompts than rows.
+        """
+        codes = self.generator.in_space(start, "w")
+        if len(prompts) != codes["w"].shape[0]:
+            raise ShapeError(
+                f"{len(prompts)} prompts were given for {codes['w'].shape[0]} latents."
+            )
+        known = {prompt: self.towards(prompt) for prompt in dict.fromkeys(prompts)}
+        with torch.no_grad():
+            seen = self.embed(self.generator.render(codes))
+            directions = torch.stack([known[prompt] for prompt in prompts]).to(seen)
+            change = self.change(codes["w"], seen, directions)
+        yield Step(1, 1, self.name)
+        return Delta(codes, {"w": change}, self.name)

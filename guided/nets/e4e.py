@@ -49,6 +49,8 @@ class StyleEncoder(nn.Module):
     Rows 0-2 look at the 16 px features, 3-6 at 32 px, the rest at 64 px.
     """
 
+    side = 256
+
     def __init__(
         self, widths: tuple[int, int, int, int], rows: int, style: int, reading: Reading = "e4e"
     ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +13,11 @@ from torch import Tensor
 from guided.core.editing import Delta, Editor
 from guided.core.objective import Objective
 from guided.core.prompts import embed_prompts, parse
-from guided.errors import CannotDo, CorruptWeights
+from guided.errors import CannotDo
 from guided.guidance.edit import OptimiseEditor, styleclip_adam
 from guided.tasks._edit_inputs import Subject
 from guided.tasks._edit_models import EditModels
-from guided.tasks._edit_rows import smallest_agreeing
+from guided.tasks._edit_rows import Texts, smallest_agreeing
 from guided.tasks._losses import objective_of
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def editor_of(options: Options, models: EditModels, space: Space, mask: Tensor |
         return _mapper(options, models)
     if options.method == "direction":
         return _direction(options, models)
+    if options.method == "delta":
+        return _delta(options, models)
     objective = objective_of(options.loss) if options.loss else usual_objective(options)
     kinds = {term.loss.kind for term in objective.terms}
     roles = {role: role in kinds for role in ("identity", "perceptual")}
@@ -87,17 +88,9 @@ def _mapper(options: Options, models: EditModels) -> Editor:
 
 
 def _direction(options: Options, models: EditModels) -> Editor:
-    from guided.guidance.directions import text_direction
     from guided.guidance.one_pass import DirectionEditor
-    from guided.scorers.zero_shot import prompts_of
-    from guided.zoo.arrays import read_array
 
-    relevance = torch.from_numpy(read_array(Path(options.statistics))).float()
-    if relevance.ndim != 2:
-        raise CorruptWeights(
-            f"{options.statistics} is {list(relevance.shape)}; channel statistics are "
-            "[channels, D]."
-        )
+    relevance = models.directions
     scorer = models.scorer
     if relevance.shape[1] != scorer.width:
         raise CannotDo(
@@ -105,22 +98,58 @@ def _direction(options: Options, models: EditModels) -> Editor:
             f"{scorer.width}: they were made with another CLIP."
         )
 
-    def templates(text: str) -> Tensor:
-        return scorer.embed_texts(prompts_of([text], ["openai"])[text]).cpu()
-
-    def towards(prompt: str) -> Tensor:
-        neutral = templates(options.neutral)
-        parts = [w * text_direction(templates(text), neutral) for text, w in parse(prompt)]
-        return F.normalize(torch.stack(parts).sum(0), dim=0).to(models.bench.device.torch)
-
     return DirectionEditor(
         generator=models.generator,
-        relevance=relevance.to(models.bench.device.torch),
+        relevance=relevance,
         deviations=channel_deviations(models),
-        towards=towards,
+        towards=lambda prompt: text_towards(options, models, prompt),
         beta=options.beta,
         alpha=options.alpha,
     )
+
+
+def _delta(options: Options, models: EditModels) -> Editor:
+    from guided.guidance.one_pass import DeltaEditor
+    from guided.nets.delta import MARK, build_delta
+    from guided.zoo.packing import load_weights
+
+    path = models.need("delta")
+    state = load_weights(path)
+    net = models.bench.device.settle(build_delta(state))
+    if state[MARK].shape[1] != 2 * models.scorer.width:
+        raise CannotDo(
+            f"The delta mapper {path} was made for features of {state[MARK].shape[1] // 2} "
+            f"numbers; those of the scorer {models.scorer.name!r} have {models.scorer.width}.",
+            hint="Scorer, generator and delta mapper must belong together.",
+        )
+    return DeltaEditor(
+        generator=models.generator,
+        change=net,
+        embed=models.scorer.embed_images,
+        towards=lambda prompt: text_towards(options, models, prompt),
+    )
+
+
+def text_towards(options: Options, models: EditModels, prompt: str) -> Tensor:
+    """The unit direction [D] from the neutral text to a prompt, through the templates.
+
+    Without templates in the options: those of the CLIP paper for CLIPs of photographs, the bare
+    text for the portraits kit's own, which has learnt no others.
+    """
+    from guided.guidance.directions import text_direction
+    from guided.scorers.zero_shot import prompts_of
+    from guided.zoo.kits import load_kit
+
+    scorer = models.scorer
+    drawn = scorer.name == load_kit("portraits")["scorer"]
+    wanted = options.template or (["{}"] if drawn else ["openai"])
+
+    def said(text: str) -> Tensor:
+        return scorer.embed_texts(prompts_of([text], wanted)[text])
+
+    neutral = said(options.neutral)
+    parts = [weight * text_direction(said(text), neutral) for text, weight in parse(prompt)]
+    return F.normalize(torch.stack(parts).sum(0), dim=0).to(models.bench.device.torch)
 
 
 def channel_deviations(models: EditModels) -> list[Tensor]:
@@ -156,7 +185,7 @@ def saved_change(rows: Sequence[Subject], place: torch.device) -> Delta:
 
 
 class Judgement:
-    """How the guiding CLIP sees the edits of some prompts, beside a neutral text."""
+    """How the guiding CLIP sees the edits of some prompts, beside what else could be shown."""
 
     def __init__(self, models: EditModels, neutral: str, prompts: Sequence[str]) -> None:
         self._models = models
@@ -164,22 +193,31 @@ class Judgement:
         self._prompts = prompts
 
     @cached_property
-    def texts(self) -> tuple[Tensor, Tensor]:
-        """Unit embeddings [B, D] of the prompts and [1, D] of the neutral text."""
+    def texts(self) -> Texts:
+        """The prompts, and for each the neutral text and those that say something else of it."""
         scorer = self._models.scorer
         each, weights = embed_prompts(scorer, self._prompts)
         wanted = F.normalize((weights[..., None] * each).sum(1), dim=1)
-        return wanted, scorer.embed_texts([self._neutral])
+        known = {prompt: self._others(prompt) for prompt in dict.fromkeys(self._prompts)}
+        return Texts(wanted, [known[prompt] for prompt in self._prompts])
+
+    def _others(self, prompt: str) -> Tensor:
+        from guided.portraits.rivals import rivals
+
+        parts = parse(prompt)
+        alone = parts[0][0] if len(parts) == 1 and parts[0][1] > 0 else ""
+        found: Tensor = self._models.scorer.embed_texts([self._neutral, *rivals(alone)])
+        return found
 
     def smallest(self, delta: Delta, grid: Sequence[float]) -> list[float]:
-        """The smallest strength of ``grid`` at which CLIP sees the prompt, for each row."""
+        """The smallest strength of ``grid`` at which CLIP names the prompt, for each row."""
         return smallest_agreeing(self._models, delta, self.texts, grid)
 
     def figures(self, before: Tensor, after: Tensor) -> list[dict[str, Any]]:
         """For each row: the cosine with the prompt before and after, the gain, and agreement."""
         if not all(self._prompts):
             return [{} for _ in self._prompts]
-        wanted, neutral = self.texts
+        wanted = self.texts.prompts
         embed: Callable[[Tensor], Tensor] = self._models.scorer.embed_images
         with torch.no_grad():
             old, new = embed(before.clamp(0, 1)), embed(after.clamp(0, 1))
@@ -191,7 +229,7 @@ class Judgement:
                     "clip_before": was,
                     "clip_after": now,
                     "clip_gain": now - was,
-                    "agrees": now > float(new[i] @ neutral[0]),
+                    "agrees": self.texts.agrees(i, new[i]),
                 }
             )
         return rows

@@ -8,16 +8,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guided.errors import CannotDo, MissingWeights
+from guided.errors import CannotDo, CorruptWeights, MissingWeights
 from guided.tasks._scoring import pick_scorer
 from guided.tasks.base import Workbench
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from guided.generators.e4e import StyleInverter
     from guided.generators.stylegan2 import Overshoot, StyleGan2
     from guided.nets.e4e import Reading
     from guided.scorers.clip import ClipScorer
     from guided.scorers.trunk import Net, TrunkDistance
+
+WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin")
 
 
 @dataclass
@@ -28,6 +32,7 @@ class EditModels:
     named: Mapping[str, str]
     overshoot: Overshoot = "clip"
     _kinds: dict[str, str] = field(default_factory=dict)
+    _here: dict[str, bool] = field(default_factory=dict)
 
     def file(self, role: str) -> Path | None:
         """The weight file in that role; None where neither an option nor the kit names one.
@@ -39,7 +44,7 @@ class EditModels:
         if not wanted:
             return None
         path = Path(wanted).expanduser()
-        if path.suffix in (".pt", ".pth", ".pkl", ".safetensors", ".bin"):
+        if path.suffix in WEIGHTS:
             if not path.is_file():
                 raise MissingWeights(f"There is no {role} file {path}.", hint="Check the path.")
             self.bench.notes[path.name] = _sha256(path)
@@ -90,22 +95,71 @@ class EditModels:
 
     @cached_property
     def identity(self) -> Any:
-        """The face embedder: ``embed_images`` to unit vectors."""
-        from guided.scorers.arcface import load_arcface
+        """The embedder of who it is: ``embed_images`` to unit vectors."""
+        from guided.scorers.identity import load_identity
 
-        return load_arcface(self.need("identity"), self.bench.device)
+        return load_identity(self.need("identity"), self.bench.device)
 
     @cached_property
     def perceptual(self) -> TrunkDistance:
-        """LPIPS where its trunk's file is named, else the distance by the scorer's own trunk."""
+        """The distance by the trunk of the CLIP that is named, or LPIPS where its file is.
+
+        Without a name it is the scorer's own trunk.
+        """
         from guided.scorers.trunk import clip_trunk, lpips_distance
 
-        wanted = self.named.get("perceptual", "")
-        if not wanted:
+        wanted = self.named.get("perceptual") or self.bench.kit.get("perceptual", "")
+        guiding = self.named.get("scorer") or self.bench.kit.get("scorer", "")
+        if wanted in ("", guiding):
             return clip_trunk(self.scorer)
+        if self._is_clip(wanted):
+            return clip_trunk(pick_scorer(self.bench, wanted))
         path = self.need("perceptual")
         net: Net = "alex" if "alex" in path.name else "squeeze" if "squeeze" in path.name else "vgg"
         return lpips_distance(path, net, self.bench.device)
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """What each channel of the generator does under the scorer: [channels, D] float32.
+
+        Raises:
+            CorruptWeights: a file of another kind.
+        """
+        import torch
+
+        from guided.zoo.arrays import read_array
+        from guided.zoo.packing import load_weights
+
+        wanted = Path(self.named.get("directions", "")).expanduser()
+        if wanted.suffix == ".npy":
+            found = torch.from_numpy(read_array(wanted))
+        else:
+            wanted = self.need("directions")
+            found = load_weights(wanted).get("relevance", torch.empty(0))
+        if found.ndim != 2:
+            raise CorruptWeights(
+                f"{wanted} is {list(found.shape)}; channel statistics are [channels, D]."
+            )
+        return found.float().to(self.bench.device.torch)
+
+    def _is_clip(self, wanted: str) -> bool:
+        """Whether that name is an open_clip model's, not a file's or another network's."""
+        if Path(wanted).suffix in WEIGHTS:
+            return False
+        if wanted.startswith("local-dir:"):
+            return True
+        from guided.zoo import find
+
+        return find(wanted, online=self.bench.online).card.kind == "open_clip"
+
+    def here(self, role: str) -> bool:
+        """Whether there is a model for that role on this computer; looked for once."""
+        if role not in self._here:
+            try:
+                self._here[role] = self.file(role) is not None
+            except MissingWeights:
+                self._here[role] = False
+        return self._here[role]
 
     def by_role(self, roles: Mapping[str, bool]) -> dict[str, Any]:
         """The models a scene offers to losses: those roles whose flag is set."""

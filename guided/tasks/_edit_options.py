@@ -16,7 +16,7 @@ class Options(TaskOptions):
 
     images: list[Path] = argument("pictures or saved latents; none edits random portraits", [])
     prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
-    method: Literal["optimise", "mapper", "direction"] = option(
+    method: Literal["optimise", "direction", "mapper", "delta"] = option(
         "how to find the change", "optimise"
     )
     strength: float | Literal["auto"] = option(
@@ -43,10 +43,12 @@ class Options(TaskOptions):
     scorer: str = option("the guiding CLIP", "")
     identity: str = option("a face network's name or file", "")
     inverter: str = option("an inversion encoder's name or file", "")
-    perceptual: str = option("torchvision's file of an LPIPS trunk (the CLIP's own if none)", "")
-    mapper: str = option("a StyleCLIP mapper's file (mapper)", "")
-    statistics: str = option("channel statistics, fs3.npy (direction)", "")
+    perceptual: str = option("a CLIP whose trunk compares pictures, or an LPIPS trunk's file", "")
+    mapper: str = option("a mapper's name or file (mapper)", "")
+    delta: str = option("a delta mapper's name or file (delta)", "")
+    statistics: str = option("channel statistics, such as fs3.npy (direction)", "")
     neutral: str = option("what the pictures show, in neutral words", "a portrait")
+    template: list[str] = option("sentences with {} for a text (direction, delta)", [])
     alpha: float = recipe_only("factor of the change (direction)", 4.1)
     beta: float = recipe_only("cosine below which a channel is left alone (direction)", 0.15, ge=0)
     preprocess: Literal["clip", "styleclip"] = recipe_only("how CLIP sees the picture", "clip")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from guided.core.run import Step
@@ -19,6 +20,22 @@ if TYPE_CHECKING:
     from guided.tasks._edit_models import EditModels
 
 Inversion = Literal["encoder", "optimise", "both"]
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Zero-shot questions: for each row its prompt, and what else its picture may show.
+
+    ``prompts`` are unit embeddings [B, D]; ``others`` has for each row those of the texts that the
+    prompt competes with, [R, D].
+    """
+
+    prompts: Tensor
+    others: Sequence[Tensor]
+
+    def agrees(self, row: int, seen: Tensor) -> bool:
+        """Whether the picture with unit features [D] shows the prompt rather than the others."""
+        return bool(seen @ self.prompts[row] > (self.others[row] @ seen).max())
 
 
 def choose_space(wanted: str, latents: Sequence[Latent]) -> Space:
@@ -100,22 +117,19 @@ def search(
 
 
 def smallest_agreeing(
-    models: EditModels, delta: Delta, texts: tuple[Tensor, Tensor], grid: Sequence[float]
+    models: EditModels, delta: Delta, texts: Texts, grid: Sequence[float]
 ) -> list[float]:
-    """For each row the first strength of ``grid`` at which CLIP prefers its prompt to the neutral
-    text, or the last of the grid where it never does.
-
-    ``texts`` are unit embeddings [B, D] of the prompts and [1, D] of the neutral text.
+    """For each row the first strength of ``grid`` at which CLIP names its prompt among the texts
+    that it competes with, or the last of the grid where it never does.
     """
-    prompts, neutral = texts
     chosen = [grid[-1]] * delta.rows
     waiting = set(range(delta.rows))
     for strength in grid:
         seen = embed(models.generator, models.scorer, delta, strength)
-        agrees = (seen * prompts).sum(1) > (seen * neutral).sum(1)
-        for row in [row for row in waiting if bool(agrees[row])]:
-            chosen[row] = strength
-            waiting.discard(row)
+        for row in sorted(waiting):
+            if texts.agrees(row, seen[row]):
+                chosen[row] = strength
+                waiting.discard(row)
         if not waiting:
             break
     return chosen

@@ -45,6 +45,10 @@ def needs(options: Options) -> tuple[str, ...]:
         roles.append("inverter")
     if _wants(options, "identity"):
         roles.append("identity")
+    if options.method == "delta":
+        roles.append("delta")
+    if options.method == "direction" and not options.statistics:
+        roles.append("directions")
     return tuple(roles)
 
 
@@ -67,9 +71,17 @@ def run(options: Options, bench: Workbench) -> Steps:
 
 
 def _check(options: Options) -> None:
-    for role, method in (("mapper", "mapper"), ("statistics", "direction")):
-        if options.method == method and not getattr(options, role):
-            raise UsageError(f"--method {method} needs --{role} FILE.")
+    own = options.generator or options.scorer
+    for role, method, shipped in (
+        ("mapper", "mapper", False),
+        ("statistics", "direction", not own),
+        ("delta", "delta", not own),
+    ):
+        if options.method == method and not shipped and not getattr(options, role):
+            raise UsageError(
+                f"--method {method} needs --{role} FILE.",
+                hint="The kit's own belongs to the kit's generator and CLIP." if own else "",
+            )
     if not options.prompt and options.method != "mapper":
         latents = (".png", ".safetensors")
         if not options.images or any(p.suffix.lower() not in latents for p in options.images):
@@ -106,8 +118,9 @@ class Job:
         """The job, with no model loaded yet."""
         from guided.tasks._edit_models import EditModels
 
-        roles = ("generator", "scorer", "identity", "inverter", "perceptual", "mapper")
+        roles = ("generator", "scorer", "identity", "inverter", "perceptual", "mapper", "delta")
         named = {role: getattr(options, role) for role in roles}
+        named["directions"] = options.statistics
         overshoot: Literal["clip", "keep"] = "keep" if options.preprocess == "styleclip" else "clip"
         models = EditModels(bench, named, overshoot)
         show = Show(options.strip, options.sweep, options.gif, options.paste)
@@ -274,7 +287,8 @@ class Job:
         generator = self.models.generator
         before, after = redraw(generator, delta, 0.0), redraw(generator, delta, strengths)
         figures = judge.figures(before, after)
-        with_identity = self.models.by_role({"identity": _wants(self.options, "identity")})
+        told = _wants(self.options, "identity") or self.models.here("identity")
+        with_identity = self.models.by_role({"identity": told})
         if with_identity:
             same = with_identity["identity"].embed_images
             for row, value in zip(figures, (same(before) * same(after)).sum(1), strict=True):

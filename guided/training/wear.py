@@ -98,6 +98,35 @@ def wear(pictures: Tensor, share: Share, clean: float) -> Tensor:
     return images.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
+def soften(pictures: Tensor, share: Share, clean: float) -> Tensor:
+    """Pictures [n, 3, H, W] uint8 as images in [0, 1], a ``clean`` share of them untouched.
+
+    The others look as a generator may redraw them: in four lots, each blurred or compressed by its
+    own amount, moved by up to 1.5 pixels, in another light, a little noisy.
+    """
+    stream = share.generator("soften")
+    luck = torch.rand(share.size, 6, generator=stream)[share.rows].to(pictures.device)
+    amounts = torch.rand(4, generator=stream).tolist()
+    images = unit(pictures)
+    worn = luck[:, 0] >= clean
+    for lot, amount in enumerate(amounts):
+        rows = worn & (luck[:, 1] >= lot / 4) & (luck[:, 1] < (lot + 1) / 4)
+        if not rows.any():
+            continue
+        if lot == 0:
+            images[rows] = unit(jpeg(pictures[rows], 40 + int(50 * amount)))
+        elif lot < 3:
+            images[rows] = blur(images[rows], 0.4 + 1.4 * amount)
+    if worn.any():
+        shift = 3 * (luck[worn, 2:4] - 0.5)
+        images[worn] = place(images[worn], shift, torch.ones_like(shift[:, 0]))
+        gain = 1 + 0.3 * (luck[worn, 4] - 0.5)[:, None, None, None]
+        noise = share.generator(f"noise {share.rank}", pictures.device)
+        grain = torch.randn(images[worn].shape, generator=noise, device=pictures.device)
+        images[worn] = images[worn] * gain + 0.03 * luck[worn, 5, None, None, None] * grain
+    return images.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
+
+
 def recolor(images: Tensor, share: Share, part: float) -> tuple[Tensor, Tensor]:
     """Images [n, 3, H, W] in [0, 1], a ``part`` of them in other colours, and which [n] they are.
 

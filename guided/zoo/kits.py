@@ -9,8 +9,8 @@ from guided.errors import RecipeError, UsageError, nearest
 from guided.zoo.folders import KITS
 
 ROLES = (
-    "delta", "denoiser", "generator", "identity", "inverter", "judge", "language", "latent_scorer",
-    "perceptual", "prior", "reader", "scorer", "text_gan", "vae",
+    "delta", "denoiser", "directions", "generator", "identity", "inverter", "judge", "language",
+    "latent_scorer", "perceptual", "prior", "reader", "scorer", "text_gan", "vae",
 )  # fmt: skip
 """What a model can be for."""
 
