@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +8,7 @@ from guided.errors import RecipeError
 from guided.recipe import Recipe
 from guided.tasks import train
 from guided.tasks.base import Workbench
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "training"))
-import tiny
+from tests.training import tiny
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "train").glob("*.toml"))
 

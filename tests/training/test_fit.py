@@ -6,7 +6,6 @@ import logging
 import os
 import random
 import signal
-import sys
 import time
 import tomllib
 import warnings
@@ -21,9 +20,7 @@ from safetensors.torch import load
 from guided.errors import CannotDo, CorruptWeights, MissingWeights, RecipeError
 from guided.training import fit as loop
 from guided.zoo.cards import card_from
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny
+from tests.training import tiny
 
 
 @pytest.fixture(autouse=True)

@@ -10,9 +10,7 @@ import torch
 
 from guided.errors import CannotDo
 from guided.training import checkpoint
-
-sys.path.insert(0, str(Path(__file__).parent))
-import tiny
+from tests.training import tiny
 
 
 def test_as_many_processes_as_asked_for_must_run(tmp_path: Path) -> None:
