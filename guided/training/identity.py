@@ -19,7 +19,6 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from guided.errors import CannotDo
 from guided.nets.folded import SIZE
 from guided.nets.identity import IdentityNet
 from guided.portraits.attributes import TRAITS
@@ -31,7 +30,6 @@ from guided.training.objective import (
     Parts,
     Product,
     Share,
-    Surroundings,
 )
 from guided.training.person_pairs import (
     FACE,
@@ -43,7 +41,6 @@ from guided.training.person_pairs import (
 )
 from guided.training.pictures import Pictures
 from guided.training.wear import WEAR, soften, unit
-from guided.training.world_data import Pool
 
 #: World seeds of the monitor's own people, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT = 6_000_000, 192
@@ -95,22 +92,12 @@ class IdentityObjective(Objective[IdentityBatch]):
 
     name = "identity"
     Settings = IdentitySettings
-
-    def __init__(self, settings: IdentitySettings, around: Surroundings) -> None:
-        super().__init__(settings, around)
-        if around.data is not None:
-            raise CannotDo(
-                "The identity embedder learns from the drawn world and takes no data folder.",
-                hint="Leave --data out.",
-            )
+    own_data = "the drawn world"
 
     @cached_property
     def pictures(self) -> Pictures:
         """The pool of training pictures; the first touch starts drawing."""
-        pool = Pool.open(
-            self.around.pools, seed=0, split="train", size=SIZE, count=self.settings.pictures
-        )
-        return Pictures(pool, self.around.device, "device" if self.around.resident else "disk")
+        return Pictures.of(self.around, SIZE, self.settings.pictures)
 
     @cached_property
     def monitored(self) -> People:

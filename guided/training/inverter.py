@@ -38,12 +38,11 @@ from guided.training.objective import (
     Parts,
     Product,
     Share,
-    Surroundings,
 )
 from guided.training.person_pairs import drawn
 from guided.training.pictures import Pictures
 from guided.training.wear import soften, unit
-from guided.training.world_data import Drawn, Pool
+from guided.training.world_data import Drawn
 
 #: World seeds of the monitor's own pictures, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT = 6_100_000, 64
@@ -119,14 +118,7 @@ class InverterObjective(Objective[InverterBatch]):
 
     name = "inverter"
     Settings = InverterSettings
-
-    def __init__(self, settings: InverterSettings, around: Surroundings) -> None:
-        super().__init__(settings, around)
-        if around.data is not None:
-            raise CannotDo(
-                "The inversion encoder learns from the drawn world and takes no data folder.",
-                hint="Leave --data out.",
-            )
+    own_data = "the drawn world"
 
     @cached_property
     def generator(self) -> StyleGan2:
@@ -163,10 +155,7 @@ class InverterObjective(Objective[InverterBatch]):
     @cached_property
     def pictures(self) -> Pictures:
         """The pool of training pictures; the first touch starts drawing."""
-        pool = Pool.open(
-            self.around.pools, seed=0, split="train", size=SIZE, count=self.settings.pictures
-        )
-        return Pictures(pool, self.around.device, "device" if self.around.resident else "disk")
+        return Pictures.of(self.around, SIZE, self.settings.pictures)
 
     def build(self) -> nn.Module:
         """A fresh encoder that gives the mean code for every picture."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from guided.training.objective import Surroundings
 from guided.training.world_data import Drawn, Pool
 
 
@@ -19,6 +20,12 @@ class Pictures:
         self.pool = pool
         self.device = device
         self._resident: dict[int, Tensor] | None = {} if where == "device" else None
+
+    @classmethod
+    def of(cls, around: Surroundings, size: int, count: int) -> Pictures:
+        """The training pictures of the drawn world, the same pool for every objective."""
+        pool = Pool.open(around.pools, seed=0, split="train", size=size, count=count)
+        return cls(pool, around.device, "device" if around.resident else "disk")
 
     def take(self, rows: np.ndarray) -> tuple[Drawn, Tensor]:
         """The rows' labels and pictures [n, 3, size, size] uint8 (channels last in memory)."""

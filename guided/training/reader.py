@@ -82,11 +82,7 @@ class ReaderObjective(Objective[ReaderBatch]):
     def pictures(self) -> Pictures:
         """The pool of training pictures; the first touch starts drawing."""
         if self._pictures is None:
-            pool = Pool.open(
-                self.around.pools, seed=0, split="train", size=SIZE, count=self.settings.pictures
-            )
-            where = "device" if self.around.resident else "disk"
-            self._pictures = Pictures(pool, self.around.device, where)
+            self._pictures = Pictures.of(self.around, SIZE, self.settings.pictures)
         return self._pictures
 
     def build(self) -> nn.Module:

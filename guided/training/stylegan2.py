@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from guided.core.device import Device
-from guided.errors import CannotDo
 from guided.nets.stylegan2 import StyleGAN2Shape
 from guided.portraits.splits import Split, sample
 from guided.scorers.clip import ClipScorer, load_clip
@@ -151,23 +150,16 @@ class StyleGAN2Objective(Objective[PairedBatch]):
 
     name = "stylegan2"
     Settings = StyleGAN2Settings
+    own_data = "the drawn world"
 
     def __init__(self, settings: StyleGAN2Settings, around: Surroundings) -> None:
         super().__init__(settings, around)
-        if around.data is not None:
-            raise CannotDo(
-                "The generator learns the drawn world, whose facts are known, and takes no data.",
-                hint="Leave --data out.",
-            )
         self.size = 4 * 2 ** (len(settings.channels) - 1)
 
     @cached_property
     def pictures(self) -> Pictures:
         """The pool of training pictures; the first touch starts drawing."""
-        pool = Pool.open(
-            self.around.pools, seed=0, split="train", size=self.size, count=self.settings.pictures
-        )
-        return Pictures(pool, self.around.device, "device" if self.around.resident else "disk")
+        return Pictures.of(self.around, self.size, self.settings.pictures)
 
     @cached_property
     def scorer(self) -> ClipScorer | None:

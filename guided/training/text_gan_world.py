@@ -30,7 +30,7 @@ from guided.training.clip_pairs import UNSEEN_CODES, person_of
 from guided.training.latent_world import LATENT, conditional, geometry_of
 from guided.training.objective import Share, Surroundings
 from guided.training.pictures import Pictures
-from guided.training.world_data import ABSENT, Drawn, Pool
+from guided.training.world_data import ABSENT, Drawn
 
 _HAT, _HAT_COLOR, _CLOTHING = (KEYS.index(key) for key in ("hat", "hat_color", "clothing"))
 _WORD = re.compile(r"[^\W\d_]+(?:[-'][^\W\d_]+)*")
@@ -141,12 +141,7 @@ class WorldScenes:
     @cached_property
     def pictures(self) -> Pictures:
         """The drawn pictures."""
-        pool = Pool.open(
-            self.around.pools, seed=self.around.seed, split="train", size=self.drawn,
-            count=self.count,
-        )  # fmt: skip
-        where = "device" if self.around.resident else "disk"
-        return Pictures(pool, self.around.device, where)
+        return Pictures.of(self.around, self.drawn, self.count)
 
     @torch.no_grad()
     def batch(self, share: Share) -> TextGanBatch:
