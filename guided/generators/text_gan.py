@@ -40,7 +40,7 @@ class TextGan:
         net: TextGenerator,
         scorer: Scorer,
         *,
-        name: str = "text-gan",
+        name: str = "text_gan",
         truncation: float = 1.0,
         device: Device | None = None,
     ) -> None:

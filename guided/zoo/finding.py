@@ -158,12 +158,12 @@ def missing(name: str) -> MissingWeights:
     }
     if card is None and kits:
         kit, role = next(iter(kits.items()))
-        other = ", ".join(f"--kit {each}" for each in kit_names() if each not in kits)
+        kin = [f"--kit {k}" for k in kit_names() if k not in kits and role in load_kit(k)]
+        other = f"Take another kit ({', '.join(kin)}), or train" if kin else "Train"
         return MissingWeights(
             f"The {role} {name!r} of the kit {kit!r} is not on this computer; it belongs in "
             f"{SHIPPED / name}.",
-            hint=f"Take another kit ({other}), or train it in a "
-            f"copy of the repository: scripts/build_weights {name}",
+            hint=f"{other} it in a copy of the repository: scripts/build_weights {name}",
         )
     if card is None:
         return MissingWeights(

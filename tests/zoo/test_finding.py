@@ -174,6 +174,9 @@ def test_a_model_of_a_kit_that_is_not_here_is_named_with_what_to_do(tmp_path: Pa
         finding.find("prior")
     assert "--kit photo" in str(no.value.hint)
     assert "scripts/build_weights prior" in str(no.value.hint)
+    with pytest.raises(MissingWeights) as alone:  # the other kit has none in that role
+        finding.find("delta")
+    assert "--kit" not in str(alone.value.hint)
 
 
 @pytest.mark.parametrize(
