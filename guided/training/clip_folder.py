@@ -13,10 +13,10 @@ from transformers import PreTrainedTokenizerFast
 
 from guided.core.images import center_square, open_image, to_tensor
 from guided.errors import UsageError
-from guided.portraits import KEYS
+from guided.portraits import KEYS, VALUES
 from guided.portraits.claims import COLUMNS
 from guided.training.clip_bundle import COMMON_WORDS
-from guided.training.clip_pairs import Pairs, tokenise
+from guided.training.clip_pairs import PairBatch, tokenise
 from guided.training.objective import Share
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
@@ -89,7 +89,7 @@ class FolderPairs:
         self.tokenizer = tokenizer
         self._kept: dict[int, Tensor] = {}
 
-    def batch(self, share: Share) -> Pairs:
+    def batch(self, share: Share) -> PairBatch:
         """This process's rows of a batch, drawn without repetition while the folder lasts."""
         draw = share.generator("pictures")
         passes = -(-share.size // len(self.entries))
@@ -105,10 +105,17 @@ class FolderPairs:
         images = torch.stack([self._picture(row) for row in rows])
         accepted = [set(self.entries[row].captions) for row in rows]
         true = torch.tensor([[text in captions for text in texts] for captions in accepted])
-        codes = torch.full((len(rows), len(KEYS)), -1)
-        forbidden = torch.zeros(len(texts), COLUMNS)
-        seed = torch.tensor(share.number("noise"))
-        return images, tokenise(self.tokenizer, texts), true, codes, forbidden, seed
+        values = sum(len(values) for values in VALUES.values())
+        return PairBatch(
+            pixels=images,
+            tokens=tokenise(self.tokenizer, texts),
+            true=true,
+            codes=torch.full((len(rows), len(KEYS)), -1),
+            forbidden=torch.zeros(len(texts), COLUMNS),
+            seed=torch.tensor(share.number("noise")),
+            excused=torch.zeros(len(rows), len(texts), dtype=torch.bool),
+            unlikely=torch.zeros(len(rows), values, dtype=torch.bool),
+        )
 
     def close(self) -> None:
         """Forget the decoded pictures."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from guided.portraits.captions import Caption, caption, edited
 from guided.portraits.claims import ClaimTable, codes
 from guided.portraits.frames import STYLES, CaptionStyle
 from guided.training.objective import Share, Surroundings
+from guided.training.unshown import excused_texts, excused_values, never_shown, value_columns
 from guided.training.wear import recolor
 from guided.training.world_data import ABSENT, Pool
 
@@ -26,14 +28,30 @@ COLOR_COLUMNS = np.array([KEYS.index(key) for key in COLOR_KEYS])
 SHAPE_KEYS = tuple(key for key in KEYS if key not in COLOR_KEYS)
 UNSEEN_CODES = [VALUES["sign"].index(word) for word in UNSEEN_WORDS]
 
-Pairs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+@dataclass
+class PairBatch:
+    """Pictures uint8 [B, 3, H, W], token ids [N, L] (B own captions, then near misses of the first
+    N - B pictures), truth [B, N], attribute codes [B, K] (-1 where unseen), what each text forbids
+    [N, COLUMNS], the noise seed, and what counts neither for nor against (``unshown``): pairs
+    [B, N] and values of attributes, one after the other, [B, V].
+    """
+
+    pixels: Tensor
+    tokens: Tensor
+    true: Tensor
+    codes: Tensor
+    forbidden: Tensor
+    seed: Tensor
+    excused: Tensor
+    unlikely: Tensor
 
 
 class PairSource(Protocol):
     """Gives batches of pictures and texts whose truth is known."""
 
-    def batch(self, share: Share) -> Pairs:
-        """Pixels, token ids, truth, attribute codes, what texts forbid, and a noise seed."""
+    def batch(self, share: Share) -> PairBatch:
+        """This process's rows of a batch."""
         ...
 
     def close(self) -> None:
@@ -93,7 +111,7 @@ class WorldPairs:
             around.pools, seed=0, split="train", size=128, count=settings.pictures
         )
 
-    def batch(self, share: Share) -> Pairs:
+    def batch(self, share: Share) -> PairBatch:
         """This process's rows of a batch."""
         pixels, people = self._people(share)
         rng = np.random.default_rng([share.number("captions") & 0xFFFFFFFF, share.rank])
@@ -111,11 +129,21 @@ class WorldPairs:
         coded = codes(people)
         coded[np.ix_(recolored.nonzero()[0], COLOR_COLUMNS)] = -1
         table = ClaimTable.of(texts)
-        true = torch.from_numpy(table.matrix(coded))
-        tokens = tokenise(self.tokenizer, [said.text for said in texts])
-        seed = torch.tensor(share.number("noise"))
-        shown = torch.from_numpy(coded.astype(np.int64))
-        return images, tokens, true, shown, torch.from_numpy(table.forbidden).float(), seed
+        excused = np.zeros((len(people), len(texts)), np.bool_)
+        unlikely = np.zeros((len(people), len(value_columns())), np.bool_)
+        if self.settings.excuse:
+            excused = excused_texts(coded, table.forbidden)
+            unlikely = excused_values(coded)[:, value_columns()]
+        return PairBatch(
+            pixels=images,
+            tokens=tokenise(self.tokenizer, [said.text for said in texts]),
+            true=torch.from_numpy(table.matrix(coded)),
+            codes=torch.from_numpy(coded.astype(np.int64)),
+            forbidden=torch.from_numpy(table.forbidden).float(),
+            seed=torch.tensor(share.number("noise")),
+            excused=torch.from_numpy(excused),
+            unlikely=torch.from_numpy(unlikely),
+        )
 
     def close(self) -> None:
         """End the drawing workers."""
@@ -150,10 +178,14 @@ class WorldPairs:
                 about = (key, *rng.choice(others, 2, replace=False).tolist())
         return caption(person, rng, style=self.style, negation=0.15, about=about)
 
+    def _beyond(self, said: Caption) -> bool:
+        """Whether a text speaks of what no picture shows together, so is never anybody's own."""
+        return self.settings.excuse and never_shown(said)
+
     def _near_miss(self, said: Caption, person: Portrait, rng: np.random.Generator) -> Caption:
         for _ in range(4):
             miss = edited(said, person, rng)
-            if miss is not None and not _speaks_unseen(miss):
+            if miss is not None and not _speaks_unseen(miss) and not self._beyond(miss):
                 return miss
         return said
 

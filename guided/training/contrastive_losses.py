@@ -2,7 +2,8 @@
 
 All take features as given (unit vectors, as a rule), ``log_scale`` (the scale is its exponential)
 and return one number.  ``targets`` [N, M] says which image i and text j belong together: 1 or 0,
-or any weight from 0 up; without it image i belongs to text i alone.
+or any weight from 0 up; without it image i belongs to text i alone.  Pairs that are ``ignored``
+[N, M] (bool, never a positive) count neither for nor against.
 """
 
 from __future__ import annotations
@@ -46,6 +47,15 @@ def _checked(targets: Tensor | None, logits: Tensor) -> Tensor:
     return targets.to(logits.dtype)
 
 
+def _kept(ignored: Tensor | None, wanted: Tensor) -> Tensor:
+    """Weights [N, M]: 1 of pairs that count, 0 of those that do not."""
+    if ignored is None:
+        return torch.ones_like(wanted)
+    rows, columns = wanted.shape
+    expect(ignored, f"{rows} {columns}", "ignored")
+    return (~ignored).to(wanted.dtype)
+
+
 def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean over the rows with a positive of the cross entropy to the row's share of targets."""
     mass = targets.sum(dim=1)
@@ -62,6 +72,7 @@ def softmax_loss(
     *,
     bias: Tensor | None = None,
     targets: Tensor | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """The symmetric cross entropy of a batch, with several positives a row where targets say so.
 
@@ -75,6 +86,9 @@ def softmax_loss(
     """
     logits = pair_logits(images, texts, log_scale, bias)
     wanted = _checked(targets, logits)
+    if ignored is not None:
+        expect(ignored, f"{len(images)} {len(texts)}", "ignored")
+        logits = logits.masked_fill(ignored, torch.finfo(logits.dtype).min / 2)
     return (_cross_entropy(logits, wanted) + _cross_entropy(logits.T, wanted.T)) / 2
 
 
@@ -85,6 +99,7 @@ def sigmoid_loss(
     bias: Tensor,
     *,
     targets: Tensor | None = None,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """The SigLIP loss: each pair alone is true or false; the sum over pairs per image.
 
@@ -97,12 +112,19 @@ def sigmoid_loss(
     """
     logits = pair_logits(images, texts, log_scale, bias)
     wanted = _checked(targets, logits)
-    total = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="sum")
+    total = functional.binary_cross_entropy_with_logits(
+        logits, wanted, weight=_kept(ignored, wanted), reduction="sum"
+    )
     return total / len(images)
 
 
 def balanced_sigmoid_loss(
-    images: Tensor, texts: Tensor, log_scale: Tensor, bias: Tensor, targets: Tensor
+    images: Tensor,
+    texts: Tensor,
+    log_scale: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    ignored: Tensor | None = None,
 ) -> Tensor:
     """As ``sigmoid_loss``, but for each text the mean over true plus the mean over false images.
 
@@ -116,7 +138,8 @@ def balanced_sigmoid_loss(
     wanted = _checked(targets, logits)
     pairs = functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
     true = (pairs * wanted).sum(0) / wanted.sum(0).clamp_min(1)
-    false = (pairs * (1 - wanted)).sum(0) / (1 - wanted).sum(0).clamp_min(1)
+    unwanted = (1 - wanted) * _kept(ignored, wanted)
+    false = (pairs * unwanted).sum(0) / unwanted.sum(0).clamp_min(1)
     return (true + false).mean()
 
 

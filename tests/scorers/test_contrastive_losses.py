@@ -51,6 +51,27 @@ def test_the_identity_is_the_default_target() -> None:
         torch.testing.assert_close(loss(None), loss(eye))
 
 
+def test_ignored_pairs_count_neither_for_nor_against() -> None:
+    images, texts = features(4, 0), features(4, 1)
+    targets = torch.eye(4)
+    ignored = torch.zeros(4, 4, dtype=torch.bool)
+    ignored[0, 1:] = ignored[1:, 0] = True
+    for loss in (
+        lambda i, t, y, g: softmax_loss(i, t, SCALE, targets=y, ignored=g),
+        lambda i, t, y, g: sigmoid_loss(i, t, SCALE, BIAS, targets=y, ignored=g) * len(i),
+        lambda i, t, y, g: balanced_sigmoid_loss(i, t, SCALE, BIAS, y, g) * len(i),
+    ):
+        nobody = torch.zeros(4, 4, dtype=torch.bool)
+        torch.testing.assert_close(
+            loss(images, texts, targets, nobody), loss(images, texts, targets, None)
+        )
+        rest = loss(images[1:], texts[1:], targets[1:, 1:], None)
+        alone = loss(images[:1], texts[:1], targets[:1, :1], None)
+        joined = loss(images, texts, targets, ignored)
+        parts = (3 * rest + alone) / 4 if float(alone) == 0 else rest + alone
+        torch.testing.assert_close(joined, parts)
+
+
 def test_two_equal_captions_share_their_target() -> None:
     texts = features(3, 1)
     texts[1] = texts[0]
