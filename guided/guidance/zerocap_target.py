@@ -21,6 +21,30 @@ def mixed(features: Tensor, weights: Sequence[float]) -> Tensor:
         UsageError: not one weight for each feature.
         CannotDo: a sum that cancels to nothing.
     """
+    return functional.normalize(_sum(features, weights), dim=0)
+
+
+def turned(own: Tensor, terms: Tensor, weights: Sequence[float]) -> Tensor:
+    """The unit vector [D] of a picture's feature [D] and a weighted sum of others [K, D].
+
+    Where something is added and something taken away, their difference is first brought to the
+    length that the weights name (half the sum of their sizes): two pictures of one person have
+    nearly the same feature, so that what tells them apart would be drowned by a third.
+
+    Raises:
+        UsageError: not one weight for each of the others.
+        CannotDo: a sum that cancels to nothing.
+    """
+    if not weights:
+        return functional.normalize(own, dim=0)
+    turn = _sum(terms, weights)
+    if min(weights) < 0 < max(weights):
+        size = 0.5 * sum(abs(weight) for weight in weights)
+        turn = functional.normalize(turn, dim=0) * size * own.norm()
+    return mixed(torch.stack([own, turn]), [1.0, 1.0])
+
+
+def _sum(features: Tensor, weights: Sequence[float]) -> Tensor:
     if len(weights) != len(features):
         raise UsageError(f"{len(features)} terms need as many weights, not {len(weights)}.")
     factors = torch.tensor(list(weights), dtype=features.dtype, device=features.device)
@@ -30,4 +54,4 @@ def mixed(features: Tensor, weights: Sequence[float]) -> Tensor:
             "These terms cancel each other, so nothing is left to describe.",
             hint="Change a weight or leave a term out.",
         )
-    return functional.normalize(total, dim=0)
+    return total

@@ -16,7 +16,7 @@ from guided.core.images import to_tensor
 from guided.core.objective import Objective
 from guided.errors import UsageError
 from guided.guidance.zerocap_captioner import Manner, Narrator
-from guided.guidance.zerocap_target import mixed
+from guided.guidance.zerocap_target import mixed, turned
 from guided.language.load import Speaker, load_language
 from guided.language.profile import Profile
 from guided.losses.fluency import Fluency
@@ -81,8 +81,11 @@ class CaptionKit:
         """What the captions of a picture should fit: a unit vector [D]."""
         with torch.no_grad():
             own = self.scorer.embed_images(to_tensor(image).to(self.bench.device.torch))[0]
-        features = torch.stack([own, *(feature for _, feature in self.terms)])
-        return mixed(features, [1.0, *(weight for weight, _ in self.terms)])
+        weights = [weight for weight, _ in self.terms]
+        others = torch.stack([own, *(feature for _, feature in self.terms)])[1:]
+        if self.options.compat == "zerocap":
+            return mixed(torch.cat([own[None], others]), [1.0, *weights])
+        return turned(own, others, weights)
 
 
 def _own(options: Options, speaker: Speaker) -> Profile:

@@ -33,7 +33,11 @@ class Options(TaskOptions):
     plus: list[str] = option(
         "add a picture or a text to what is described (2*TEXT for weight 2)", []
     )
-    minus: list[str] = option("take a picture or a text away from what is described", [])
+    minus: list[str] = option(
+        "take a picture or a text away from what is described; what is added less what is taken "
+        "away counts by its weights, however small it is",
+        [],
+    )
     beams: int = option("how many captions are tried side by side", 5, ge=1, le=100)
     length: int | None = option("the most tokens a caption has", None, ge=1, le=500)
     batch: int = option("pictures of a folder that are captioned together", 16, ge=1, le=256)

@@ -98,10 +98,12 @@ def test_a_folder_equals_its_pictures(kit: dict[str, str], folder: Path) -> None
 def test_sums_of_pictures_and_texts(kit: dict[str, str], folder: Path) -> None:
     first, second = folder / "0.png", folder / "1.png"
     alone, _ = caption(kit, second)
-    turned, _ = caption(kit, first, plus=[f"2*{second}"], minus=[f"1*{first}"])
-    assert [c["text"] for c in turned.answer["results"][0]["captions"]] == [
+    drowned, _ = caption(kit, first, plus=[f"1000*{second}"])
+    assert [c["text"] for c in drowned.answer["results"][0]["captions"]] == [
         c["text"] for c in alone.answer["results"][0]["captions"]
     ]
+    turned, _ = caption(kit, first, plus=[str(second)], minus=["a dog on the grass"])
+    assert turned.answer["results"] != alone.answer["results"]
     changed, _ = caption(kit, first, plus=["3*a dog on the grass"])
     plain, _ = caption(kit, first)
     assert changed.answer["results"] != plain.answer["results"]

@@ -16,7 +16,7 @@ from guided.guidance.decode_shaping import Nats
 from guided.guidance.zerocap import Fuse, Voice, ZeroCap, fuse, merits, normalise
 from guided.guidance.zerocap_captioner import Manner, Narrator, Told
 from guided.guidance.zerocap_sentences import Ranking, Sentence, sentences
-from guided.guidance.zerocap_target import mixed
+from guided.guidance.zerocap_target import mixed, turned
 from guided.language.gpt2 import Gpt2
 from guided.losses.fluency import Fluency
 from guided.losses.word_clip import WordClip
@@ -235,6 +235,23 @@ def test_mixing_targets() -> None:
         mixed(torch.stack([first, first]), [1.0, -1.0])
     with pytest.raises(UsageError, match="2 terms need as many weights, not 1"):
         mixed(torch.stack([first, second]), [1.0])
+
+
+def test_a_difference_has_the_length_its_weights_name() -> None:
+    own, first = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])
+    near = torch.tensor([0.0, 1.0, 0.1])
+    for second in (near, torch.tensor([0.0, 1.0, 0.01])):
+        found = turned(own, torch.stack([second, first]), [1.0, -1.0])
+        assert found.tolist() == pytest.approx([0.5**0.5, 0.0, 0.5**0.5], abs=1e-6)
+    half = turned(own, torch.stack([near, first]), [0.5, -0.5])
+    assert float(half[2] / half[0]) == pytest.approx(0.5)
+    added = turned(own, first[None], [3.0])
+    assert float(added[1] / added[0]) == pytest.approx(3.0)
+    assert turned(2 * own, first[None][:0], []).tolist() == own.tolist()
+    with pytest.raises(CannotDo, match="cancel each other"):
+        turned(own, torch.stack([first, first]), [1.0, -1.0])
+    with pytest.raises(UsageError, match="1 terms need as many weights, not 2"):
+        turned(own, first[None], [1.0, 2.0])
 
 
 def test_a_merit_ranks_beams_by_all_they_say(
