@@ -7,6 +7,7 @@ that of StyleGAN2.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -28,6 +29,16 @@ class PixelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The normalised tensor."""
         return x * torch.rsqrt(x.square().mean(dim=1, keepdim=True) + 1e-8)
+
+
+def mapping_network(latent: int, style: int, depth: int) -> nn.Sequential:
+    """A pixel norm and ``depth`` lively layers: z [B, latent] -> w [B, style].
+
+    Source: Karras et al. 2019 (StyleGAN), section 2; the learning rate is a hundredth.
+    """
+    widths = [latent] + [style] * depth
+    layers = [EqualLinear(a, b, pace=0.01, activation="lively") for a, b in pairwise(widths)]
+    return nn.Sequential(PixelNorm(), *layers)
 
 
 class EqualLinear(nn.Module):

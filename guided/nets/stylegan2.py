@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from guided.core.seeds import Seeds
 from guided.core.shapes import expect
 from guided.errors import ShapeError
-from guided.nets.equalised import GAIN, SLOPE, EqualLinear, PixelNorm
+from guided.nets.equalised import GAIN, SLOPE, EqualLinear, mapping_network
 from guided.nets.resample import blur, fir_kernel, upsample_twice
 
 Noise = Sequence[Tensor | None]
@@ -181,9 +181,7 @@ class StyleGAN2(nn.Module):
     def __init__(self, shape: StyleGAN2Shape) -> None:
         super().__init__()
         self.shape = shape
-        widths = [shape.latent] + [shape.style] * shape.depth
-        layers = [EqualLinear(a, b, pace=0.01, activation="lively") for a, b in pairwise(widths)]
-        self.style = nn.Sequential(PixelNorm(), *layers)
+        self.style = mapping_network(shape.latent, shape.style, shape.depth)
         first = shape.channels[0]
         self.input = _Constant(first)
         self.conv1 = StyledConv(first, first, shape.style)

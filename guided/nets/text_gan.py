@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from guided.core.shapes import expect
 from guided.errors import CannotDo, CorruptWeights
+from guided.nets.equalised import mapping_network
 
 SLOPE = 0.2
 _HALF = math.sqrt(0.5)
@@ -31,7 +32,8 @@ class TextGanShape:
     """The numbers a generator is built from.
 
     ``size`` is the side of its pictures, ``text`` the width of the CLIP it listens to, ``channels``
-    the widths of the trunk from 4 px to size / 2, ``finish`` the channels at the full side.
+    the widths of the trunk from 4 px to size / 2, ``finish`` the channels at the full side,
+    ``given`` the layers of a mapping network that z passes first and that is not trained (0: none).
 
     Raises:
         CannotDo: a size that the widths do not lead to.
@@ -44,6 +46,7 @@ class TextGanShape:
     style: int = 144
     hidden: int = 224
     finish: int = 8
+    given: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -70,6 +73,8 @@ class TextGenerator(nn.Module):
         self.shape = shape
         widths, style = shape.channels, shape.style
         self.listen = nn.Linear(shape.text, style)
+        self.given = mapping_network(shape.latent, shape.latent, shape.given)
+        self.given.requires_grad_(False)
         self.mapping = nn.Sequential(
             nn.Linear(shape.latent + style, shape.hidden),
             nn.LeakyReLU(SLOPE),
@@ -94,7 +99,8 @@ class TextGenerator(nn.Module):
     def styles(self, z: Tensor, text: Tensor) -> Tensor:
         """What steers the pictures, [B, style], of z and unit features (or zeros)."""
         heard = self.listen(text * math.sqrt(self.shape.text))
-        even = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+        with torch.autocast(z.device.type, enabled=False):
+            even = self.given(z)
         made: Tensor = self.mapping(torch.cat([even.to(heard.dtype), heard], 1))
         return made
 

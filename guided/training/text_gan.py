@@ -29,6 +29,7 @@ from guided.nets.text_gan import TextGanShape
 from guided.portraits.attributes import KEYS, VALUES
 from guided.scorers.clip import ClipScorer
 from guided.training.frozen import frozen_scorer, placed
+from guided.training.latent_mapping import DEPTH, install
 from guided.training.objective import (
     Metric,
     Objective,
@@ -70,6 +71,7 @@ class TextGanSettings(ObjectiveSettings):
     image_share: float = Field(0.25, ge=0, le=1, description="rows told by their picture")
     free_share: float = Field(0.10, ge=0, le=1, description="rows told nothing")
     noise: float = Field(0.1, ge=0, lt=1, description="noise mixed into texts")
+    given: bool = Field(False, description="z passes the known mapping of the drawn world first")
     paired: int = Field(0, ge=0, description="samples of regression before the discriminator")
     pixels: float = Field(4.0, ge=0, description="weight of the absolute difference (regression)")
     edges: float = Field(2.0, ge=0, description="weight of neighbours' differences (regression)")
@@ -101,11 +103,13 @@ class TextGanObjective(Objective[TextGanBatch]):
         super().__init__(settings, around)
         self._built: Players | None = None
         self._seen = 0
-        if around.data is not None and settings.paired:
+        if around.data is not None and (settings.paired or settings.given):
             raise CannotDo(
                 "Only the drawn world can be learnt as a regression: nobody knows the z of your "
-                f"pictures; given: paired = {settings.paired} with --data.",
-                hint="Set settings.paired=0, as recipes/train/text_gan_folder.toml does.",
+                f"pictures; given: paired = {settings.paired}, given = {settings.given} with "
+                "--data.",
+                hint="Set settings.paired=0 and settings.given=false, as "
+                "recipes/train/text_gan_folder.toml does.",
             )
 
     @cached_property
@@ -126,10 +130,13 @@ class TextGanObjective(Objective[TextGanBatch]):
         """Generator and discriminator, fresh."""
         s = self.settings
         shape = TextGanShape(
-            s.size, self.scorer.width, self.scenes.latent, s.channels, s.style, s.hidden, s.finish
-        )
+            s.size, self.scorer.width, self.scenes.latent, s.channels, s.style, s.hidden, s.finish,
+            DEPTH if s.given else 0,
+        )  # fmt: skip
         facts = _FACTS if s.paired else 0
         self._built = Players(shape, s.critic, s.features, s.group, facts)
+        if s.given:
+            install(self._built.generator.given)
         self._norms = GradientNorms(generator=self._built.generator, critic=self._built.critic)
         return self._built
 
@@ -296,6 +303,8 @@ class TextGanObjective(Objective[TextGanBatch]):
                 "together say what a picture shows; then under a discriminator, beside "
                 f"{s.kept:g} of the regression."
             )
+            if s.given:
+                begin += " The first layers, from z to facts, are given."
         else:
             begin = "Learnt under a discriminator from the first sample."
         which = "the best look at the monitor" if best else "the last step"

@@ -180,7 +180,7 @@ class GradientNorms:
         self.norms: dict[str, Tensor] = {}
         for name, module in modules.items():
             parameters: Iterable[Any] = module.parameters()
-            for parameter in parameters:
+            for parameter in (p for p in parameters if p.requires_grad):
                 parameter.register_hook(self._adder(name))
 
     def fresh(self, device: torch.device) -> dict[str, Tensor]:

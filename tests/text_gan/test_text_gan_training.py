@@ -13,6 +13,7 @@ import torch
 from guided.errors import CannotDo, CorruptWeights
 from guided.generators.text_gan import load_text_gan, read_config
 from guided.scorers.clip import ClipScorer
+from guided.training.latent_mapping import SCALE, trait_columns
 from guided.training.objective import Share, Surroundings
 from guided.training.text_gan import TextGanObjective, TextGanSettings
 from guided.training.text_gan_monitor import kid
@@ -189,6 +190,26 @@ def test_the_regression_learns_a_batch_of_the_world(bundle: Path, tmp_path: Path
     objective.close()
     assert "facts" in parts
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_given_mapping_is_not_trained(bundle: Path, data: Path, tmp_path: Path) -> None:  # noqa: F811
+    table = TextGanSettings(
+        **settings(f"local-dir:{bundle}", paired=1000, pictures=16, maps=0.0, given=True)
+    )
+    objective = TextGanObjective(table, Surroundings(pools=tmp_path))
+    objective.scenes.drawn = 32  # type: ignore[union-attr]
+    model: Any = objective.build()
+    share = Share(0, 0, 16)
+    batch = objective.batch(share)
+    objective.loss(model, batch, share)[0].backward()
+    given = model.generator.given
+    assert all(weight.grad is None for weight in given.parameters())
+    values = given(batch.z)[:, : trait_columns().start]
+    near = torch.minimum(values.abs(), (values - SCALE).abs()) < 0.1
+    assert float(near.float().mean()) > 0.98
+    objective.close()
+    with pytest.raises(CannotDo, match=r"given = True.*settings\.given=false"):
+        TextGanObjective(table, Surroundings(data=data))
 
 
 def test_the_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
