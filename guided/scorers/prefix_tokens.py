@@ -31,6 +31,7 @@ class Texts:
         self.tokenize = tokenize
         self.tower = tower
         self._longest = 0 if tower is None else tower.places.shape[0]
+        self._unpadded = None if tower is None else _unpadded(tokenize, tower)
         self._prefixes: dict[str, Ids] = {}
         self._words: dict[str, Ids | None] = {}
         self._splits = tower is not None and _splits_at_blanks(tokenize) and self._adds_up()
@@ -108,11 +109,33 @@ class Texts:
         """The ids of whole texts."""
         if not texts:
             return []
+        if self._unpadded is not None:
+            return self._unpadded(texts)
         ids = self.tokenize(list(texts))
         if self.tower is None:
             return [tuple(row) for row in ids.tolist()]
         ends = self.tower.ends(ids).tolist()
         return [tuple(row[: end + 1]) for row, end in zip(ids.tolist(), ends, strict=True)]
+
+
+def _unpadded(tokenize: Any, tower: CausalTower) -> Callable[[Sequence[str]], list[Ids]] | None:
+    """The same ids without padding every text to the context, where the tokenizer's kind is known.
+
+    Padding and its conversion to tensors cost transformers' tokenizers more than reading a text.
+    """
+    inner: Any = getattr(tokenize, "tokenizer", None)
+    clean: Any = getattr(tokenize, "clean_fn", None)
+    special = getattr(tokenize, "tokenizer_mode", None) or getattr(tokenize, "strip_sep_token", 0)
+    if not getattr(inner, "is_fast", False) or clean is None or special or tower.pool == "argmax":
+        return None
+
+    def encode(texts: Sequence[str]) -> list[Ids]:
+        rows = inner([clean(text) for text in texts], max_length=tokenize.context_length,
+                     truncation=True, return_attention_mask=False)["input_ids"]  # fmt: skip
+        ends = [row.index(tower.end) if tower.end in row else 0 for row in rows]
+        return [tuple(row[: end + 1]) for row, end in zip(rows, ends, strict=True)]
+
+    return encode
 
 
 def _splits_at_blanks(tokenize: Any) -> bool:

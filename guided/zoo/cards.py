@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
@@ -148,10 +149,14 @@ def read_card(path: Path) -> Card:
     try:
         if path.stat().st_size > 1 << 20:
             raise CorruptWeights(f"{path} is too large for a model card.")
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        return _card_of(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise CorruptWeights(f"{path} cannot be read as a model card ({error}).") from error
-    return card_from(table, str(path))
+
+
+@lru_cache(maxsize=256)
+def _card_of(text: str, where: str) -> Card:
+    return card_from(tomllib.loads(text), where)
 
 
 def write_card(card: Card, path: Path) -> Path:
