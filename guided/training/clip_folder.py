@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from guided.core.images import center_square, open_image, to_tensor
 from guided.errors import UsageError
 from guided.portraits import KEYS, VALUES
+from guided.portraits.attributes import COLOR_KEYS
 from guided.portraits.claims import COLUMNS
 from guided.training.clip_bundle import COMMON_WORDS
 from guided.training.clip_pairs import PairBatch, tokenise
@@ -115,6 +116,7 @@ class FolderPairs:
             seed=torch.tensor(share.number("noise")),
             excused=torch.zeros(len(rows), len(texts), dtype=torch.bool),
             unlikely=torch.zeros(len(rows), values, dtype=torch.bool),
+            colors=torch.full((len(rows), len(COLOR_KEYS), 3), torch.nan),
         )
 
     def close(self) -> None:

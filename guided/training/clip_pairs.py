@@ -17,6 +17,7 @@ from guided.portraits.attributes import COLOR_KEYS, KEYS, UNSEEN_WORDS, VALUES, 
 from guided.portraits.captions import Caption, caption, edited
 from guided.portraits.claims import ClaimTable, codes
 from guided.portraits.frames import STYLES, CaptionStyle
+from guided.portraits.palette import PALETTES
 from guided.training.objective import Share, Surroundings
 from guided.training.unshown import excused_texts, excused_values, never_shown, value_columns
 from guided.training.wear import recolor
@@ -34,7 +35,8 @@ class PairBatch:
     """Pictures uint8 [B, 3, H, W], token ids [N, L] (B own captions, then near misses of the first
     N - B pictures), truth [B, N], attribute codes [B, K] (-1 where unseen), what each text forbids
     [N, COLUMNS], the noise seed, and what counts neither for nor against (``unshown``): pairs
-    [B, N] and values of attributes, one after the other, [B, V].
+    [B, N] and values of attributes, one after the other, [B, V].  ``colors`` [B, 6, 3] are those of
+    ``COLOR_KEYS`` as the picture shows them, in [0, 1], NaN where unknown.
     """
 
     pixels: Tensor
@@ -45,6 +47,7 @@ class PairBatch:
     seed: Tensor
     excused: Tensor
     unlikely: Tensor
+    colors: Tensor
 
 
 class PairSource(Protocol):
@@ -94,6 +97,16 @@ def person_of(coded: NDArray[np.uint8]) -> Portrait:
     )
 
 
+def palette_colors(coded: NDArray[np.int16]) -> Tensor:
+    """Colours [n, 6, 3] in [0, 1] of ``COLOR_KEYS``, NaN where unseen, from codes [n, K]."""
+    found = np.full((len(coded), len(COLOR_KEYS), 3), np.nan, np.float32)
+    for place, (key, column) in enumerate(zip(COLOR_KEYS, COLOR_COLUMNS, strict=True)):
+        table = np.array([PALETTES[key][value] for value in VALUES[key]], np.float32) / 255
+        seen = coded[:, column] >= 0
+        found[seen, place] = table[coded[seen, column]]
+    return torch.from_numpy(found)
+
+
 class WorldPairs:
     """Drawn portraits with one true caption and one near miss each.
 
@@ -127,6 +140,10 @@ class WorldPairs:
         missed = [self._near_miss(said, person, rng) for said, person in told]
         texts = [*own, *missed]
         coded = codes(people)
+        colors = palette_colors(coded)
+        if recolored.any():  # colours change as pixels do
+            swatches = recolor(colors.mT[..., None], share, self.settings.recolored)[0]
+            colors = swatches[..., 0].mT.contiguous()
         coded[np.ix_(recolored.nonzero()[0], COLOR_COLUMNS)] = -1
         table = ClaimTable.of(texts)
         excused = np.zeros((len(people), len(texts)), np.bool_)
@@ -143,6 +160,7 @@ class WorldPairs:
             seed=torch.tensor(share.number("noise")),
             excused=torch.from_numpy(excused),
             unlikely=torch.from_numpy(unlikely),
+            colors=colors,
         )
 
     def close(self) -> None:

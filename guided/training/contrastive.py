@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerFast
 
 from guided.nets.clip_text import encode_trimmed
-from guided.portraits.attributes import KEYS, VALUES
+from guided.portraits.attributes import COLOR_KEYS, KEYS, VALUES
 from guided.portraits.claims import COLUMNS
 from guided.portraits.frames import STYLES
 from guided.training.clip_bundle import (
@@ -84,6 +84,7 @@ class Settings(ObjectiveSettings):
     hard_negatives: float = 1.0
     near_share: float = Field(0.5, ge=0, le=1, description="share of pictures with a near miss")
     attributes: float = Field(1.0, description="weight of helper heads: pictures name attributes")
+    colors: float = Field(3.0, description="weight of a helper head: pictures give their colours")
     claims: float = Field(3.0, description="weight of a helper head: texts name their claims")
     chunk: int = Field(0, ge=0, description="gradient caching: pictures encoded at a time, 0 = all")
     focus: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
@@ -114,10 +115,11 @@ class Pair(nn.Module):
         self.sigmoid_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.sigmoid_bias = nn.Parameter(torch.tensor(-3.0))
         self.claims = nn.Linear(embed, COLUMNS)
+        self.colors = nn.Linear(embed, 3 * len(COLOR_KEYS))
         self.heads = nn.ModuleDict({key: nn.Linear(embed, len(VALUES[key])) for key in KEYS})
 
     def forward(self, images: Tensor, tokens: Tensor, chunk: int = 0) -> tuple[Tensor, ...]:
-        """Raw embeddings of pictures [B, D] and texts [N, D], three scales, both helper logits."""
+        """Embeddings of pictures [B, D] and texts [N, D], three scales, what the helpers say."""
         clip: Any = self.clip
         encode = clip.encode_image
         if chunk and self.training and len(images) > chunk:
@@ -130,7 +132,7 @@ class Pair(nn.Module):
         scales = torch.stack([clip.logit_scale, self.sigmoid_scale, self.sigmoid_bias])
         with sdpa_kernel(TEXT_ATTENTION if tokens.device.type == "cpu" else ANY_ATTENTION):
             read = encode_trimmed(clip, tokens, buckets=4)
-        return seen, read, scales, named, self.claims(read)
+        return seen, read, scales, named, self.claims(read), self.colors(seen)
 
 
 def normalised_pixels(pixels: Tensor) -> Tensor:
@@ -197,7 +199,9 @@ class ContrastiveObjective(Objective[PairBatch]):
             noise = torch.randn(images.shape, generator=draw, device=images.device)
             images = images + 2 * self.settings.noise * noise
         images = images.contiguous(memory_format=torch.channels_last)
-        seen, read, scales, named, claimed = model(images, batch.tokens, self.settings.chunk)
+        seen, read, scales, named, claimed, colored = model(
+            images, batch.tokens, self.settings.chunk
+        )
         pictures = F.normalize(seen.float(), dim=1)
         texts = F.normalize(read.float(), dim=1)
         scale, sigmoid_scale, bias = scales[0].clamp(max=math.log(100)), scales[1], scales[2]
@@ -218,6 +222,7 @@ class ContrastiveObjective(Objective[PairBatch]):
                 named.float().masked_fill(batch.unlikely, NEVER), batch.codes
             ),
             "claims": self._claiming(claimed.float(), batch.forbidden),
+            "colors": self._coloring(colored.float(), batch.colors),
         }
         total = sum(
             (getattr(self.settings, key) * part for key, part in parts.items()), logits.sum() * 0
@@ -234,6 +239,14 @@ class ContrastiveObjective(Objective[PairBatch]):
         blocks = torch.split(named, [len(VALUES[key]) for key in KEYS], 1)
         losses = [masked_cross_entropy(block, codes[:, i].long()) for i, block in enumerate(blocks)]
         return torch.stack(losses).mean()
+
+    @staticmethod
+    def _coloring(colored: Tensor, colors: Tensor) -> Tensor:
+        """The mean absolute error [] of colours; 0 where none is known."""
+        known = ~colors.isnan()
+        if not bool(known.any()):
+            return colored.sum() * 0
+        return (colored.view(colors.shape)[known] - colors[known]).abs().mean()
 
     @staticmethod
     def _claiming(claimed: Tensor, forbidden: Tensor) -> Tensor:

@@ -68,6 +68,26 @@ def test_recolored_pictures_are_told_by_their_shapes(objective: ContrastiveObjec
     assert not any(word in text for text in said for word in ("skin", "background", "eyed"))
 
 
+def test_colours_change_as_the_pixels_do(objective: ContrastiveObjective) -> None:
+    plain = ContrastiveObjective(
+        Settings(**{**SMALL, "recolored": 0.0, "shift": 0}), objective.around
+    )
+    turned = ContrastiveObjective(
+        Settings(**{**SMALL, "recolored": 1.0, "shift": 0}), objective.around
+    )
+    before, after = plain.batch(Share(3, 0, 16)), turned.batch(Share(3, 0, 16))
+    plain.close(), turned.close()
+    shirt = COLOR_KEYS.index("clothing")
+    for batch in (before, after):
+        shown = batch.pixels.float() / 255
+        off = (shown - batch.colors[:, shirt, :, None, None]).abs().amax(1)
+        assert (off.flatten(1).amin(1) < 0.02).all()
+    assert (before.colors - after.colors)[:, shirt].abs().amax(1).min() > 0.01
+    hatless = before.codes[:, KEYS.index("hat")] == 0
+    hats = before.colors[:, COLOR_KEYS.index("hat_color")].isnan().all(1)
+    assert torch.equal(hats, hatless)
+
+
 def test_captions_may_dwell_on_an_attribute(objective: ContrastiveObjective) -> None:
     made = ContrastiveObjective(Settings(**SMALL, focus={"sign": 1.0}), objective.around)
     rng = np.random.default_rng(0)
@@ -239,8 +259,8 @@ def test_a_users_folder_can_be_trained_on(folder: Path) -> None:
     assert torch.equal(batch.true, red[:, None] == red[None, :])
     loss, parts = made.loss(made.build().train(), batch, Share(0, 0, 6))
     assert torch.isfinite(loss)
-    unknown = ("attributes", "claims", "hard_negatives")
-    assert [float(parts[name].detach()) for name in unknown] == [0, 0, 0]
+    unknown = ("attributes", "claims", "colors", "hard_negatives")
+    assert [float(parts[name].detach()) for name in unknown] == [0, 0, 0, 0]
     assert made.monitor(made.build()) == {}
 
 
