@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from guided.core.device import Precision
 from guided.generators.stylegan2 import StyleGan2
 from guided.nets.delta import DeltaNet
+from guided.portraits.attributes import KEYS
 from guided.scorers.clip import ClipScorer
 from guided.training.frozen import frozen_generator, frozen_scorer, placed
 from guided.training.objective import (
@@ -52,8 +53,10 @@ class DeltaSettings(ObjectiveSettings):
         "any", description="what changes: runs of components, or those of one fact of the world"
     )
     longest: int = Field(24, ge=1, description="components in the longest run")
-    own: float = Field(0.3, ge=0, le=1, description="share of directions of the picture itself")
+    pairs: float = Field(0.25, ge=0, le=1, description="share of groups that change two of them")
+    own: float = Field(0.7, ge=0, le=1, description="share of directions of the picture itself")
     noise: float = Field(0.6, ge=0, description="largest noise on directions, by their length")
+    blur: float = Field(0.1, ge=0, description="noise on codes, by their spread: inversion errs")
     truncation: float = Field(0.9, gt=0, le=1, description="how far portraits stray from the mean")
     mixing: float = Field(0.2, ge=0, le=1, description="share of codes with rows of another")
     distance: float = Field(1.0, ge=0, description="weight of the squared distance")
@@ -64,6 +67,7 @@ class DeltaSettings(ObjectiveSettings):
 class DeltaBatch:
     """Codes [n, rows, style], features [n, D], directions [n, D] and changes [n, rows, style].
 
+    ``codes`` are noisy, as those of an inversion are; ``changes`` are between the clean ones.
     ``weights`` [n] are small where a change shows little in the picture.
     """
 
@@ -107,8 +111,15 @@ class DeltaObjective(Objective[DeltaBatch]):
         net.spread.fill_(self.spread)
         return net
 
-    def spans(self, stream: torch.Generator, count: int) -> list[slice]:
-        """Which components of z change in each of ``count`` groups."""
+    def spans(self, stream: torch.Generator, count: int) -> list[list[slice]]:
+        """Which components of z change in each of ``count`` groups: one part of them or two."""
+        two = (torch.rand(count, generator=stream) < self.settings.pairs).tolist()
+        parts = self._parts(stream, 2 * count)
+        return [
+            parts[i : i + 1 + both] for i, both in zip(range(0, 2 * count, 2), two, strict=True)
+        ]
+
+    def _parts(self, stream: torch.Generator, count: int) -> list[slice]:
         if self.settings.parts == "world":
             known = world_spans()
             picks = torch.randint(len(known), (count,), generator=stream).tolist()
@@ -135,8 +146,11 @@ class DeltaObjective(Objective[DeltaBatch]):
         luck = torch.rand(total, 2, generator=stream)
         noise = torch.randn(total, self.scorer.width, generator=stream)
         changed = pair[:, None].repeat(1, groups, 1, 1)
-        for group, span in enumerate(self.spans(stream, groups)):
-            changed[:, group, :, span] = fresh[group, span]
+        for group, spans in enumerate(self.spans(stream, groups)):
+            for span in spans:
+                changed[:, group, :, span] = fresh[group, span]
+            if self.settings.parts == "world":
+                changed[:, group] = plain_hats(changed[:, group], pair)
         base = self._codes(pair[0], pair[1], cuts)
         z, other = changed.view(2, total, latent).unbind()
         after = self._codes(z, other, cuts.repeat(groups, 1))
@@ -146,11 +160,13 @@ class DeltaObjective(Objective[DeltaBatch]):
         place = seen.device
         shared = own.view(groups, s.group, -1).mean(1).repeat_interleave(s.group, 0)
         asked = torch.where(luck[:, :1].to(place) < s.own, own, shared)
-        length = asked.norm(dim=1)
+        length = own.norm(dim=1)
         grain = F.normalize(noise.to(place), dim=1) * s.noise * luck[:, 1:].to(place)
         directions = F.normalize(F.normalize(asked, dim=1) + grain, dim=1)
         weights = (length / length.median().clamp(min=1e-6)).clamp(max=1)
-        made = DeltaBatch(before, seen, directions, after - before, weights)
+        err = torch.randn(before.shape[0], 1, before.shape[2], generator=stream).to(place)
+        noisy = before + s.blur * self.spread * err
+        made = DeltaBatch(noisy, seen, directions, after - before, weights)
         return DeltaBatch(*(part[share.rows] for part in vars(made).values()))
 
     def _codes(self, z: Tensor, other: Tensor, cuts: Tensor) -> Tensor:
@@ -233,6 +249,27 @@ class DeltaObjective(Objective[DeltaBatch]):
     def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Put a shipped mapper back."""
         self.inside(model).load_state_dict(dict(tensors))
+
+
+def plain_hats(after: Tensor, before: Tensor) -> Tensor:
+    """Vectors z [..., 128] in which a hat that ``before`` lacks has the first colour it can have.
+
+    The colour of no hat is hidden in z, and a text that asks for a hat seldom names one.
+    """
+    from guided.training.latent_world import LATENT, facts, trees
+
+    hat = KEYS.index("hat")
+    had, has = (
+        torch.from_numpy(facts(z.reshape(-1, LATENT).double().numpy())[0][:, hat] > 0)
+        for z in (before, after)
+    )
+    new = (has & ~had).view(after.shape[:-1])
+    found = after.clone()
+    for cut, above in trees()["hat_color"].paths[0]:
+        own = found[..., cut.component]
+        side = cut.threshold + (own.abs() + 0.2) * (1 if above else -1)
+        found[..., cut.component] = torch.where(new, side, own)
+    return found
 
 
 def world_spans() -> list[slice]:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 
 from guided.errors import CorruptWeights, ShapeError
 from guided.nets.delta import DeltaNet, build_delta
-from guided.training.delta import DeltaObjective, DeltaSettings, world_spans
+from guided.portraits.attributes import KEYS
+from guided.training.delta import DeltaObjective, DeltaSettings, plain_hats, world_spans
 from guided.training.latent_world import LATENT, facts
 from guided.training.objective import Share, Surroundings
 from tests.tiny_edit import descend, write_models
@@ -24,7 +25,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def objective_of(models: dict[str, str], **changes: object) -> DeltaObjective:
-    small = {"frozen": "fp32", "middle": 24, "hidden": 32, "group": 4, "longest": 6}
+    small = {"frozen": "fp32", "middle": 24, "hidden": 32, "group": 4, "longest": 6,
+             "blur": 0.0}  # fmt: skip
     return DeltaObjective(DeltaSettings(**{**small, **models, **changes}), Surroundings())
 
 
@@ -87,10 +89,36 @@ def test_without_mixing_all_rows_move_alike(models: dict[str, str]) -> None:
 
 def test_spans_lie_in_z(objective: DeltaObjective) -> None:
     spans = objective.spans(torch.Generator().manual_seed(0), 200)
-    lengths = {span.stop - span.start for span in spans}
+    lengths = {span.stop - span.start for several in spans for span in several}
     assert lengths == set(range(1, 7))
-    assert min(span.start for span in spans) == 0
-    assert max(span.stop for span in spans) == 16
+    assert min(span.start for several in spans for span in several) == 0
+    assert max(span.stop for several in spans for span in several) == 16
+    two = sum(len(several) == 2 for several in spans)
+    assert {len(several) for several in spans} == {1, 2}
+    assert 20 < two < 80
+
+
+def test_codes_err_as_an_inversion_does(models: dict[str, str]) -> None:
+    clean, noisy = (objective_of(models, blur=blur).batch(Share(0, 3, 16)) for blur in (0.0, 0.5))
+    assert torch.equal(clean.changes, noisy.changes)
+    assert torch.equal(clean.seen, noisy.seen)
+    off = (noisy.codes - clean.codes).square().mean().sqrt()
+    assert float(off / objective_of(models).spread) == pytest.approx(0.5, rel=0.2)
+
+
+def test_a_new_hat_has_the_first_colour_that_it_can_have() -> None:
+    z = torch.randn(2000, LATENT, generator=torch.Generator().manual_seed(3))
+    after = z.clone()
+    hat = world_spans()[KEYS.index("hat")]
+    after[:, hat] = torch.randn(2000, hat.stop - hat.start)
+    worn = plain_hats(after, z)
+    (before, _), (got, _) = (facts(each.double().numpy()) for each in (z, worn))
+    hats, colors, shirts = (KEYS.index(key) for key in ("hat", "hat_color", "clothing"))
+    new = (before[:, hats] == 0) & (got[:, hats] > 0)
+    assert new.sum() > 300
+    first = (got[:, shirts] == 0).astype(int)
+    assert (got[new, colors] == first[new]).mean() > 0.99
+    assert torch.equal(worn[torch.from_numpy(~new)], after[torch.from_numpy(~new)])
 
 
 def test_spans_of_the_world_change_one_fact() -> None:
