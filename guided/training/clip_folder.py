@@ -117,6 +117,7 @@ class FolderPairs:
             excused=torch.zeros(len(rows), len(texts), dtype=torch.bool),
             unlikely=torch.zeros(len(rows), values, dtype=torch.bool),
             colors=torch.full((len(rows), len(COLOR_KEYS), 3), torch.nan),
+            spoken=torch.full((len(texts), len(COLOR_KEYS), 3), torch.nan),
         )
 
     def close(self) -> None:

@@ -36,7 +36,8 @@ class PairBatch:
     N - B pictures), truth [B, N], attribute codes [B, K] (-1 where unseen), what each text forbids
     [N, COLUMNS], the noise seed, and what counts neither for nor against (``unshown``): pairs
     [B, N] and values of attributes, one after the other, [B, V].  ``colors`` [B, 6, 3] are those of
-    ``COLOR_KEYS`` as the picture shows them, in [0, 1], NaN where unknown.
+    ``COLOR_KEYS`` as the picture shows them, in [0, 1], NaN where unknown; ``spoken`` [N, 6, 3] as
+    the text says.
     """
 
     pixels: Tensor
@@ -48,6 +49,7 @@ class PairBatch:
     excused: Tensor
     unlikely: Tensor
     colors: Tensor
+    spoken: Tensor
 
 
 class PairSource(Protocol):
@@ -107,6 +109,17 @@ def palette_colors(coded: NDArray[np.int16]) -> Tensor:
     return torch.from_numpy(found)
 
 
+def spoken_colors(texts: Sequence[Caption]) -> Tensor:
+    """Colours [n, 6, 3] in [0, 1] of ``COLOR_KEYS`` that texts name, NaN where they name none."""
+    found = np.full((len(texts), len(COLOR_KEYS), 3), np.nan, np.float32)
+    for row, said in enumerate(texts):
+        for claim in said.claims:
+            if claim.key in COLOR_KEYS and len(claim.allowed) == 1:
+                color = PALETTES[claim.key][next(iter(claim.allowed))]
+                found[row, COLOR_KEYS.index(claim.key)] = np.array(color, np.float32) / 255
+    return torch.from_numpy(found)
+
+
 class WorldPairs:
     """Drawn portraits with one true caption and one near miss each.
 
@@ -161,6 +174,7 @@ class WorldPairs:
             excused=torch.from_numpy(excused),
             unlikely=torch.from_numpy(unlikely),
             colors=colors,
+            spoken=spoken_colors(texts),
         )
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class Settings(ObjectiveSettings):
     hard_negatives: float = 1.0
     near_share: float = Field(0.5, ge=0, le=1, description="share of pictures with a near miss")
     attributes: float = Field(1.0, description="weight of helper heads: pictures name attributes")
-    colors: float = Field(3.0, description="weight of a helper head: pictures give their colours")
+    colors: float = Field(3.0, description="weight of a helper head: both sides give colours")
     claims: float = Field(3.0, description="weight of a helper head: texts name their claims")
     chunk: int = Field(0, ge=0, description="gradient caching: pictures encoded at a time, 0 = all")
     focus: dict[str, Annotated[float, Field(ge=0, le=1)]] = Field(
@@ -132,7 +132,9 @@ class Pair(nn.Module):
         scales = torch.stack([clip.logit_scale, self.sigmoid_scale, self.sigmoid_bias])
         with sdpa_kernel(TEXT_ATTENTION if tokens.device.type == "cpu" else ANY_ATTENTION):
             read = encode_trimmed(clip, tokens, buckets=4)
-        return seen, read, scales, named, self.claims(read), self.colors(seen)
+        both = F.normalize(torch.cat([seen, read]).float(), dim=1)
+        colored = self.colors(math.sqrt(both.shape[1]) * both)
+        return seen, read, scales, named, self.claims(read), colored
 
 
 def normalised_pixels(pixels: Tensor) -> Tensor:
@@ -222,7 +224,7 @@ class ContrastiveObjective(Objective[PairBatch]):
                 named.float().masked_fill(batch.unlikely, NEVER), batch.codes
             ),
             "claims": self._claiming(claimed.float(), batch.forbidden),
-            "colors": self._coloring(colored.float(), batch.colors),
+            "colors": self._coloring(colored.float(), torch.cat([batch.colors, batch.spoken])),
         }
         total = sum(
             (getattr(self.settings, key) * part for key, part in parts.items()), logits.sum() * 0
@@ -242,7 +244,11 @@ class ContrastiveObjective(Objective[PairBatch]):
 
     @staticmethod
     def _coloring(colored: Tensor, colors: Tensor) -> Tensor:
-        """The mean absolute error [] of colours; 0 where none is known."""
+        """The mean absolute error [] of colours [B + N, 6, 3]; 0 where none is known.
+
+        One head for both sides: where a picture's colour lies in the embedding there lies the same
+        colour's word, whatever wears it.
+        """
         known = ~colors.isnan()
         if not bool(known.any()):
             return colored.sum() * 0

@@ -83,6 +83,14 @@ def test_colours_change_as_the_pixels_do(objective: ContrastiveObjective) -> Non
         off = (shown - batch.colors[:, shirt, :, None, None]).abs().amax(1)
         assert (off.flatten(1).amin(1) < 0.02).all()
     assert (before.colors - after.colors)[:, shirt].abs().amax(1).min() > 0.01
+    said = turned.tokenizer.batch_decode(before.tokens, skip_special_tokens=True)
+    named = ~before.spoken.isnan().all(2)
+    assert named.any()
+    assert all(
+        "shirt" in text or "clothes" in text or "wear" in text or "top" in text
+        for text, some in zip(said, named[:, shirt].tolist(), strict=True)
+        if some
+    )
     hatless = before.codes[:, KEYS.index("hat")] == 0
     hats = before.colors[:, COLOR_KEYS.index("hat_color")].isnan().all(1)
     assert torch.equal(hats, hatless)
