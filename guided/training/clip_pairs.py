@@ -18,8 +18,9 @@ from guided.portraits.captions import Caption, caption, edited
 from guided.portraits.claims import ClaimTable, codes
 from guided.portraits.frames import STYLES, CaptionStyle
 from guided.portraits.palette import PALETTES
+from guided.training.color_truth import judged, named
 from guided.training.objective import Share, Surroundings
-from guided.training.unshown import excused_texts, excused_values, never_shown, value_columns
+from guided.training.unshown import never_shown, value_columns
 from guided.training.wear import recolor
 from guided.training.world_data import ABSENT, Pool
 
@@ -34,10 +35,10 @@ UNSEEN_CODES = [VALUES["sign"].index(word) for word in UNSEEN_WORDS]
 class PairBatch:
     """Pictures uint8 [B, 3, H, W], token ids [N, L] (B own captions, then near misses of the first
     N - B pictures), truth [B, N], attribute codes [B, K] (-1 where unseen), what each text forbids
-    [N, COLUMNS], the noise seed, and what counts neither for nor against (``unshown``): pairs
-    [B, N] and values of attributes, one after the other, [B, V].  ``colors`` [B, 6, 3] are those of
-    ``COLOR_KEYS`` as the picture shows them, in [0, 1], NaN where unknown; ``spoken`` [N, 6, 3] as
-    the text says.
+    [N, COLUMNS], the noise seed, and what counts neither for nor against (``unshown``,
+    ``color_truth``): pairs [B, N] and values of attributes, one after the other, [B, V].
+    ``colors`` [B, 6, 3] are those of ``COLOR_KEYS`` as the picture shows them, in [0, 1], NaN where
+    unknown; ``spoken`` [N, 6, 3] as the text says.
     """
 
     pixels: Tensor
@@ -99,6 +100,20 @@ def person_of(coded: NDArray[np.uint8]) -> Portrait:
     )
 
 
+def renamed(person: Portrait, coded: NDArray[np.int16]) -> Portrait:
+    """A portrait with the names [K] its colours have now; those that are unsure (-1) stay."""
+    attributes = dict(person.attributes)
+    for key, column in zip(COLOR_KEYS, COLOR_COLUMNS, strict=True):
+        if coded[column] >= 0:
+            attributes[key] = VALUES[key][coded[column]]
+    return Portrait(attributes, person.geometry)
+
+
+def speakable(coded: NDArray[np.int16]) -> tuple[str, ...]:
+    """What a caption may speak of: shapes, and colours with a sure name."""
+    return tuple(k for k, code in zip(KEYS, coded, strict=True) if k in SHAPE_KEYS or code >= 0)
+
+
 def palette_colors(coded: NDArray[np.int16]) -> Tensor:
     """Colours [n, 6, 3] in [0, 1] of ``COLOR_KEYS``, NaN where unseen, from codes [n, K]."""
     found = np.full((len(coded), len(COLOR_KEYS), 3), np.nan, np.float32)
@@ -144,35 +159,35 @@ class WorldPairs:
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         images = shifted(images, self.settings.shift, share.generator("shift"))
         images, recolored = self._recolored(images, share)
+        coded = codes(people)
+        colors = palette_colors(coded)
+        if recolored.any():  # colours change as pixels do
+            swatches = recolor(colors.mT[..., None], share, self.settings.recolored, vivid=True)[0]
+            colors = swatches[..., 0].mT.contiguous()
+        shown = named(coded, colors, recolored, excuse=self.settings.excuse)
+        people = [
+            renamed(person, code) if other else person
+            for person, code, other in zip(people, shown.codes, recolored.tolist(), strict=True)
+        ]
         own = [
-            self._caption(person, rng, SHAPE_KEYS if other else KEYS)
-            for person, other in zip(people, recolored.tolist(), strict=True)
+            self._caption(person, rng, speakable(code) if other else KEYS)
+            for person, code, other in zip(people, shown.codes, recolored.tolist(), strict=True)
         ]
         near = round(self.settings.near_share * len(people))
         told = list(zip(own, people, strict=True))[:near]
         missed = [self._near_miss(said, person, rng) for said, person in told]
         texts = [*own, *missed]
-        coded = codes(people)
-        colors = palette_colors(coded)
-        if recolored.any():  # colours change as pixels do
-            swatches = recolor(colors.mT[..., None], share, self.settings.recolored)[0]
-            colors = swatches[..., 0].mT.contiguous()
-        coded[np.ix_(recolored.nonzero()[0], COLOR_COLUMNS)] = -1
         table = ClaimTable.of(texts)
-        excused = np.zeros((len(people), len(texts)), np.bool_)
-        unlikely = np.zeros((len(people), len(value_columns())), np.bool_)
-        if self.settings.excuse:
-            excused = excused_texts(coded, table.forbidden)
-            unlikely = excused_values(coded)[:, value_columns()]
+        true, unsure = judged(shown, table.forbidden)
         return PairBatch(
             pixels=images,
             tokens=tokenise(self.tokenizer, [said.text for said in texts]),
-            true=torch.from_numpy(table.matrix(coded)),
-            codes=torch.from_numpy(coded.astype(np.int64)),
+            true=torch.from_numpy(true),
+            codes=torch.from_numpy(shown.codes.astype(np.int64)),
             forbidden=torch.from_numpy(table.forbidden).float(),
             seed=torch.tensor(share.number("noise")),
-            excused=torch.from_numpy(excused),
-            unlikely=torch.from_numpy(unlikely),
+            excused=torch.from_numpy(unsure),
+            unlikely=torch.from_numpy(shown.excused[:, value_columns()]),
             colors=colors,
             spoken=spoken_colors(texts),
         )
@@ -194,10 +209,11 @@ class WorldPairs:
         return drawn.pixels, [person_of(code) for code in drawn.codes]
 
     def _recolored(self, images: Tensor, share: Share) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Pictures uint8, some in other colours (shapes are then learnt in any), and which."""
+        """Pictures uint8, some in other colours, and which."""
         if self.settings.recolored == 0:
             return images, np.zeros(len(images), np.bool_)
-        changed, rows = recolor(images.float().div(255), share, self.settings.recolored)
+        part = self.settings.recolored
+        changed, rows = recolor(images.float().div(255), share, part, vivid=True)
         return (changed * 255).round().to(torch.uint8), rows.numpy()
 
     def _caption(

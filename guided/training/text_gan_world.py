@@ -149,7 +149,7 @@ class WorldScenes:
         pool = self.pictures.pool
         rows = pool.rows(share.seed, share.position, share.size, slice(None), self.repeats)
         labels = pool.labels(rows)
-        rows, labels = _without_kept_words(rows, labels)
+        rows, labels = without_kept_words(rows, labels)
         luck = share.generator("conditions")
         kind = torch.rand(share.size, generator=luck)
         noise = torch.randn(share.size, self.scorer.width, generator=luck)[share.rows]
@@ -258,7 +258,7 @@ def _truth(labels: Drawn, part: slice) -> Tensor:
     return torch.from_numpy(codes(people).astype(np.int64))
 
 
-def _without_kept_words(rows: np.ndarray, labels: Drawn) -> tuple[np.ndarray, Drawn]:
+def without_kept_words(rows: np.ndarray, labels: Drawn) -> tuple[np.ndarray, Drawn]:
     """Rows whose shirts show a word that is kept from training replaced by their neighbours."""
     hidden = np.isin(labels.codes[:, KEYS.index("sign")], UNSEEN_CODES)
     if not hidden.any() or hidden.all():

@@ -21,10 +21,11 @@ from guided.portraits.splits import sample
 #: Portraits counted; the rarest pair that training shows is expected 18 times among so many.
 COUNTED = 30_000
 
-_STARTS = np.cumsum([0, *(len(VALUES[key]) + 1 for key in KEYS)])[:-1]
+#: Where the values of each attribute begin among the COLUMNS; "cannot be seen" ends them.
+STARTS = np.cumsum([0, *(len(VALUES[key]) + 1 for key in KEYS)])[:-1]
 _PLACES = {
     key: {value: int(start) + code for code, value in enumerate(VALUES[key])}
-    for key, start in zip(KEYS, _STARTS, strict=True)
+    for key, start in zip(KEYS, STARTS, strict=True)
 }
 
 
@@ -32,7 +33,7 @@ def shown_columns(coded: NDArray[np.int16]) -> NDArray[np.bool_]:
     """Which values pictures show [n, COLUMNS], from codes [n, len(KEYS)] (-1: unseen)."""
     shown = np.zeros((len(coded), COLUMNS), np.bool_)
     rows, keys = np.nonzero(coded >= 0)
-    shown[rows, _STARTS[keys] + coded[rows, keys]] = True
+    shown[rows, STARTS[keys] + coded[rows, keys]] = True
     return shown
 
 
@@ -48,7 +49,7 @@ def unshown_pairs(count: int = COUNTED) -> NDArray[np.bool_]:
             if value is not None:
                 has[row, _PLACES[key][value]] = 1
     never: NDArray[np.bool_] = (has.T @ has) == 0
-    for start, key in zip(_STARTS, KEYS, strict=True):
+    for start, key in zip(STARTS, KEYS, strict=True):
         stop = start + len(VALUES[key])
         never[start : stop + 1, start : stop + 1] = False
         silent = [stop] if "none" not in VALUES[key] else [stop, _PLACES[key]["none"]]
@@ -62,28 +63,13 @@ def excused_values(coded: NDArray[np.int16]) -> NDArray[np.bool_]:
     ``coded`` [n, len(KEYS)] comes from ``claims.codes``.  No portrait's own values are among them.
     """
     shown = shown_columns(coded)
-    beside = shown.astype(np.float32) @ unshown_pairs().astype(np.float32)
-    return (beside > 0) & ~shown
+    return beside(shown) & ~shown
 
 
-def excused_texts(coded: NDArray[np.int16], forbidden: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which texts are false of which portraits [n, m] only for want of pairs never shown.
-
-    Each attribute that makes the text false of the portrait could have a value that the text
-    allows, and that value beside the portrait's others is a pair training never shows.
-    ``forbidden`` [m, COLUMNS] is that of a ``ClaimTable``.
-    """
-    excused = excused_values(coded).astype(np.float32)
-    wrong = np.zeros((len(coded), len(forbidden)), np.bool_)
-    harsh = wrong.copy()
-    for column, (start, key) in enumerate(zip(_STARTS, KEYS, strict=True)):
-        stop = start + len(VALUES[key])
-        own = np.where(coded[:, column] < 0, stop, start + coded[:, column])
-        fails = forbidden.T[own]
-        allowed = (~forbidden[:, start:stop]).astype(np.float32)
-        wrong |= fails
-        harsh |= fails & ~(excused[:, start:stop] @ allowed.T > 0)
-    return wrong & ~harsh
+def beside(shown: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Values [n, COLUMNS] that are in a pair never shown with one of those that are there."""
+    many: NDArray[np.float32] = shown.astype(np.float32) @ unshown_pairs().astype(np.float32)
+    return many > 0
 
 
 def never_shown(text: Claiming) -> bool:
@@ -99,5 +85,5 @@ def _couples(places: Sequence[list[int]]) -> list[tuple[list[int], list[int]]]:
 
 def value_columns() -> NDArray[np.int64]:
     """Where the values of all attributes, one after the other, are among the COLUMNS."""
-    spans = [np.arange(s, s + len(VALUES[k])) for s, k in zip(_STARTS, KEYS, strict=True)]
+    spans = [np.arange(s, s + len(VALUES[k])) for s, k in zip(STARTS, KEYS, strict=True)]
     return np.concatenate(spans)

@@ -127,11 +127,13 @@ def soften(pictures: Tensor, share: Share, clean: float) -> Tensor:
     return images.clamp_(0, 1).contiguous(memory_format=torch.channels_last)
 
 
-def recolor(images: Tensor, share: Share, part: float) -> tuple[Tensor, Tensor]:
+def recolor(
+    images: Tensor, share: Share, part: float, *, vivid: bool = False
+) -> tuple[Tensor, Tensor]:
     """Images [n, 3, H, W] in [0, 1], a ``part`` of them in other colours, and which [n] they are.
 
-    Their channels change places and fade towards grey, and their light changes: shapes stay,
-    colours say nothing any more, so what is named by its shape is learnt in any colour.
+    Their channels change places and fade towards grey (less so with ``vivid``), and their light
+    changes: shapes stay, so what is named by its shape is learnt in any colour.
     """
     stream = share.generator("recolor")
     luck = torch.rand(share.size, 4, generator=stream)[share.rows].to(images.device)
@@ -141,6 +143,7 @@ def recolor(images: Tensor, share: Share, part: float) -> tuple[Tensor, Tensor]:
         chosen = images[rows]
         grey = chosen.mean(1, keepdim=True)
         fade, gain, lift = luck[rows, 1:].T[..., None, None, None]
+        fade = fade.square() if vivid else fade
         mixed = fade * grey + (1 - fade) * chosen[:, order]
         images = images.clone()
         images[rows] = (mixed * (0.6 + 0.6 * gain) + 0.4 * (lift - 0.3)).clamp(0, 1)
