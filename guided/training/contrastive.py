@@ -51,6 +51,7 @@ from guided.training.contrastive_monitor import floor, measure
 from guided.training.objective import Metric, Objective, ObjectiveSettings, Parts, Product, Share
 from guided.training.truth_losses import (
     hit_rate,
+    level,
     masked_cross_entropy,
     near_miss,
 )
@@ -95,6 +96,7 @@ class Settings(ObjectiveSettings):
     excuse: bool = Field(
         True, description="hold nothing against pairs of values that no picture shows together"
     )
+    level: float = Field(0.2, ge=0, description="weight of how far such pairs are from other ones")
     noise: float = Field(0.02, ge=0, description="standard deviation of pixel noise")
 
     @field_validator("focus")
@@ -224,6 +226,7 @@ class ContrastiveObjective(Objective[PairBatch]):
                 named.float().masked_fill(batch.unlikely, NEVER), batch.codes
             ),
             "claims": self._claiming(claimed.float(), batch.forbidden),
+            "level": level(logits, batch.true, batch.excused),
             "colors": self._coloring(colored.float(), torch.cat([batch.colors, batch.spoken])),
         }
         total = sum(

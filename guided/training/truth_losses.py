@@ -24,6 +24,20 @@ def masked_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return (loss * keep).sum() / keep.sum()
 
 
+def level(logits: Tensor, true: Tensor, ignored: Tensor) -> Tensor:
+    """How far ignored pairs lie from the mean of a text's false pairs []: Huber's loss of logits.
+
+    What counts neither for nor against a text should look like anything else that is false of it,
+    not worse: logits [B, N], ``true`` and ``ignored`` bool [B, N].  0 where nothing is ignored.
+    """
+    false = ~true & ~ignored
+    some = ignored & false.any(0)
+    if not bool(some.any()):
+        return logits.sum() * 0
+    mean = (logits.detach() * false).sum(0) / false.sum(0).clamp_min(1)
+    return F.smooth_l1_loss(logits[some], mean.expand_as(logits)[some])
+
+
 def hit_rate(logits: Tensor, true: Tensor) -> Tensor:
     """The share [] of rows of logits [B, N] whose best column is true; rows without one are out."""
     some = true.any(1)

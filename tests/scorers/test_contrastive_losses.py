@@ -17,6 +17,7 @@ from guided.training.contrastive_losses import (
     sigmoid_loss,
     softmax_loss,
 )
+from guided.training.truth_losses import level
 
 
 def features(rows: int, seed: int, width: int = 5) -> Tensor:
@@ -151,3 +152,15 @@ def test_cached_gradients_are_those_of_the_whole_batch(chunks: int) -> None:
     torch.testing.assert_close(value, whole.detach())
     torch.testing.assert_close(gradients, list(expected))
     assert all(p.grad is None for p in parameters)
+
+
+def test_what_is_ignored_is_drawn_to_the_level_of_what_is_false() -> None:
+    logits = torch.tensor([[9.0, -8.0], [1.0, 2.0], [3.0, 4.0]], requires_grad=True)
+    true = torch.tensor([[True, False], [False, False], [False, False]])
+    ignored = torch.tensor([[False, True], [False, False], [False, False]])
+    loss = level(logits, true, ignored)
+    assert float(loss.detach()) == pytest.approx(3 + 8 - 0.5)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == [[0.0, -1.0], [0.0, 0.0], [0.0, 0.0]]
+    assert float(level(logits, true, torch.zeros_like(true)).detach()) == 0
