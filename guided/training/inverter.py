@@ -30,6 +30,7 @@ from guided.nets.folded_encoder import FoldedStyleEncoder
 from guided.portraits.splits import Split, sample
 from guided.scorers.trunk import TrunkDistance, clip_trunk
 from guided.training.frozen import frozen_generator, frozen_identity, frozen_scorer, placed
+from guided.training.latent_mapping import SCALE, value_columns
 from guided.training.latent_world import LATENT, conditional, geometry_of
 from guided.training.objective import (
     Metric,
@@ -41,6 +42,7 @@ from guided.training.objective import (
 )
 from guided.training.person_pairs import drawn
 from guided.training.pictures import Pictures
+from guided.training.truth_losses import masked_cross_entropy
 from guided.training.wear import soften, unit
 from guided.training.world_data import Drawn
 
@@ -50,6 +52,8 @@ JUDGED = 256
 JUDGED_SPLITS: dict[Split, str] = {"val": "new", "test": "pairs"}
 _PREFIX, _AVERAGE = "encoder.", "latent_avg"
 _SAMPLES = 4096
+#: A stated fact lies this many logits above what is not.
+_SHARPNESS = 8.0
 
 
 class InverterSettings(ObjectiveSettings):
@@ -74,6 +78,9 @@ class InverterSettings(ObjectiveSettings):
     common: int = Field(200_000, ge=0, description="samples until the first row gets free")
     each: int = Field(10_000, ge=0, description="samples between rows that get free")
     latent: float = Field(1.0, ge=0, description="weight of the distance to known codes")
+    facts: float = Field(
+        0.0, ge=0, description="weight of reading the world's facts off codes; needs paired"
+    )
     pixels: float = Field(2.0, ge=0, description="weight of the mean absolute difference")
     features: float = Field(1.0, ge=0, description="weight of the distance of CLIP features")
     same: float = Field(0.5, ge=0, description="weight of the loss of identity")
@@ -83,6 +90,8 @@ class InverterSettings(ObjectiveSettings):
     def _whole(self) -> InverterSettings:
         if self.paired + self.drawn > 1:
             raise ValueError(f"paired and drawn are {self.paired + self.drawn:g} of a batch")
+        if self.facts and not self.paired:
+            raise ValueError("facts are known of paired portraits alone, and paired is 0")
         return self
 
 
@@ -252,10 +261,13 @@ class InverterObjective(Objective[InverterBatch]):
             codes = self._code(base, offsets, free)
             known = len(batch.codes)
             zero = codes.sum() * 0
-            parts = dict.fromkeys(("latent", "pixels", "features", "same"), zero)
+            parts = dict.fromkeys(("latent", "facts", "pixels", "features", "same"), zero)
             if known:
                 off = (codes[:known] - (batch.codes - self.average)) / self.spread
                 parts["latent"] = off.square().mean()
+                if self.settings.facts:
+                    own = codes[:known, 0] + self.average[0]
+                    parts["facts"] = fact_loss(own, batch.codes[:, 0])
             if len(batch.targets):
                 parts |= self._redrawn(codes[known:] + self.average, batch.targets)
             applied = codes[:, 1:] - codes[:, :1]
@@ -331,6 +343,21 @@ class InverterObjective(Objective[InverterBatch]):
         """End the drawing workers."""
         if "pictures" in self.__dict__:
             self.pictures.pool.close()
+
+
+def fact_loss(found: Tensor, wanted: Tensor) -> Tensor:
+    """The mean cross entropy [] of the facts that w [n, style] states, over attributes.
+
+    In this W a fact is the largest of its attribute's components (``latent_mapping``), and a few
+    pixels may decide it, which counts little in a squared distance.  What ``wanted`` does not state
+    (the colour of no hat) is left out.
+    """
+    losses = []
+    for place in value_columns().values():
+        most, value = wanted[:, place].max(1)
+        target = torch.where(most > 0.5 * SCALE, value, -1)
+        losses.append(masked_cross_entropy(_SHARPNESS / SCALE * found[:, place], target))
+    return torch.stack(losses).mean()
 
 
 def _mine(share: Share, count: int) -> slice:

@@ -24,7 +24,7 @@ TINY: dict[str, dict[str, Any]] = {
     "identity": {"widths": [8, 8, 8], "blocks": [0, 0, 0], "head": 4, "hidden": 16},
     "inverter": {
         "widths": [8, 8, 8], "blocks": [0, 0, 0], "head": 4, "hidden": 16, "paired": 0.0,
-        "drawn": 0.5, "frozen": "bf16",
+        "facts": 0.0, "drawn": 0.5, "frozen": "bf16",
     },
     "delta": {"middle": 16, "hidden": 16, "group": 2, "parts": "any", "frozen": "bf16"},
     "mapper": {"frozen": "bf16", "depth": 2},

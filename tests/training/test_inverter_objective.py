@@ -16,7 +16,9 @@ from guided.generators.stylegan2 import load_stylegan2
 from guided.nets.folded_encoder import FoldedStyleEncoder, build_folded_encoder
 from guided.nets.stylegan2 import StyleGAN2Shape
 from guided.portraits import sample
-from guided.training.inverter import InverterObjective, InverterSettings
+from guided.portraits.attributes import KEYS, TRAITS
+from guided.training.inverter import InverterObjective, InverterSettings, fact_loss
+from guided.training.latent_mapping import expected_w, value_columns
 from guided.training.latent_world import conditional, geometry_of
 from guided.training.objective import Share, Surroundings
 from guided.training.pictures import Pictures
@@ -168,7 +170,7 @@ def test_a_few_steps_learn_the_batch(objective: InverterObjective) -> None:
     for name, tensor in objective.generator.net.state_dict().items():
         assert torch.equal(tensor, frozen[name])
     _, parts = objective.loss(model, batch, share)
-    assert set(parts) == {"latent", "pixels", "features", "same", "offsets"}
+    assert set(parts) == {"latent", "facts", "pixels", "features", "same", "offsets"}
 
 
 def test_a_perfect_code_costs_nothing(objective: InverterObjective) -> None:
@@ -233,3 +235,19 @@ def test_what_misses_is_told(tmp_path: Path) -> None:
     lost = InverterObjective(InverterSettings(generator="nowhere.pt"), Surroundings())
     with pytest.raises(MissingWeights, match=r"no generator file nowhere\.pt"):
         lost.build()
+
+
+def test_facts_are_read_off_codes() -> None:
+    codes = torch.stack([torch.zeros(len(KEYS), dtype=torch.int64), torch.ones(len(KEYS)).long()])
+    codes[0, KEYS.index("hat_color")] = 255
+    w = expected_w(codes, torch.zeros(2, len(TRAITS)), 128)
+    assert float(fact_loss(w, w)) < 0.01
+    changed = w.clone()
+    beard = value_columns()["beard"]
+    changed[1, beard] = w[0, beard]
+    assert float(fact_loss(changed, w)) == pytest.approx(8 / 2 / len(KEYS), rel=0.05)
+    shown = w.clone()
+    shown[0, value_columns()["hat_color"]] = 1.0
+    assert float(fact_loss(shown, w)) == pytest.approx(float(fact_loss(w, w)))
+    with pytest.raises(ValueError, match="paired is 0"):
+        InverterSettings(facts=1.0)
