@@ -108,6 +108,8 @@ class Diffusion:
         self.pipe = pipe.to(self.device.torch)
         if pipe.dtype != self.device.dtype:
             self.pipe.to(self.device.dtype)
+        if pipe.family == "own":
+            pipe.transformer.suit(self.device.torch)
 
     def start(
         self,
@@ -143,16 +145,21 @@ class Diffusion:
         *,
         cfg: float = 1.0,
         size: tuple[int, int] | None = None,
+        image: Tensor | None = None,
     ) -> BoundDiffusion:
         """The model for these prompts; with ``cfg`` above 1 it also runs without words.
 
+        ``image`` [B, D] are unit embeddings of pictures, for the shipped model; what runs without
+        words runs without them too.
+
         Raises:
-            CannotDo: the pipeline has no text encoder.
+            CannotDo: the pipeline has no text encoder, or takes no pictures.
         """
         _, rows, columns = self.pipe.latent_shape(size)
         whole = (rows * self.pipe.factor, columns * self.pipe.factor)
         apart = list(negatives) or [""] * len(prompts)
-        return BoundDiffusion(self.pipe, self.pipe.encode(prompts, apart, whole, both=cfg > 1))
+        words = self.pipe.encode(prompts, apart, whole, both=cfg > 1, image=image)
+        return BoundDiffusion(self.pipe, words)
 
     def scheduler(self, name: str = "") -> Any:
         """A fresh scheduler: the model's own, or the named one."""
@@ -160,7 +167,7 @@ class Diffusion:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """No bars of the libraries while a model loads, nor notes on names that changed there."""
     from diffusers.utils import logging as theirs
     from transformers.utils import logging as others
@@ -194,7 +201,7 @@ def load_diffusion(
     accepted = inspect.signature(GuidedPipeline.__init__).parameters
     absent = {part: None for part in accepted if part in _PARTS and part not in wanted}
     try:
-        with _quiet():
+        with quiet():
             pipe = GuidedPipeline.from_pretrained(
                 str(place), local_files_only=True, use_safetensors=True, torch_dtype=device.dtype,
                 **absent,

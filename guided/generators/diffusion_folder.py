@@ -12,22 +12,38 @@ from typing import Any, Literal
 
 from guided.errors import CannotDo, CorruptWeights, MissingWeights, UnsafeWeights
 
-Family = Literal["sd", "sdxl", "pixart"]
+Family = Literal["sd", "sdxl", "pixart", "own"]
 
 INDEX = "model_index.json"
 _KNOWN: dict[str, tuple[str, ...]] = {
     "unet": ("UNet2DConditionModel",),
-    "transformer": ("PixArtTransformer2DModel",),
-    "vae": ("AutoencoderKL", "AutoencoderTiny"),
-    "tiny": ("AutoencoderTiny",),
-    "text_encoder": ("CLIPTextModel", "T5EncoderModel"),
+    "transformer": ("PixArtTransformer2DModel", "PortraitDenoiser"),
+    "vae": ("AutoencoderKL", "AutoencoderTiny", "FoldedAutoencoderKL"),
+    "tiny": ("AutoencoderTiny", "FoldedAutoencoderTiny"),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection", "T5EncoderModel"),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "T5Tokenizer", "T5TokenizerFast"),
+    "tokenizer": (
+        "CLIPTokenizer",
+        "CLIPTokenizerFast",
+        "T5Tokenizer",
+        "T5TokenizerFast",
+        "PreTrainedTokenizerFast",
+        "TokenizersBackend",
+    ),
     "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
     "scheduler": (),  # any of diffusers' own; the loop says which it can drive
+    "prior": ("PortraitPrior",),
+    "prior_scheduler": (),
 }
 _LIBRARIES = ("diffusers", "transformers")
-_PLAIN = ("scheduler", "tokenizer", "tokenizer_2")
+_OWN = {
+    "FoldedAutoencoderKL": "guided.nets.folded_autoencoder",
+    "FoldedAutoencoderTiny": "guided.nets.folded_autoencoder",
+    "PortraitDenoiser": "guided.nets.denoiser",
+    "PortraitPrior": "guided.nets.prior",
+}
+_SCHEDULERS = ("scheduler", "prior_scheduler")
+_PLAIN = (*_SCHEDULERS, "tokenizer", "tokenizer_2")
 _LARGEST = 1 << 20
 
 
@@ -79,7 +95,8 @@ def _index(folder: Path) -> dict[str, tuple[str, str]]:
 def _check_class(folder: Path, part: str, library: str, kind: str) -> None:
     plain = kind.isidentifier() and kind.endswith("Scheduler")
     fits = kind in _KNOWN[part] if _KNOWN[part] else plain
-    if library not in _LIBRARIES or not fits:
+    known = library == _OWN[kind] if kind in _OWN else library in _LIBRARIES
+    if not known or not fits:
         allowed = ", ".join(_KNOWN[part]) or "a scheduler of diffusers"
         raise UnsafeWeights(
             f"{folder / INDEX} wants {library}.{kind} as {part!r}; allowed: {allowed}."
@@ -91,7 +108,7 @@ def _check_files(folder: Path, part: str) -> None:
     names = {path.name for path in place.iterdir()} if place.is_dir() else set()
     if not names:
         raise MissingWeights(f"{folder} lacks its component {part!r}: {place}.", hint=_COPY)
-    if part == "scheduler":
+    if part in _SCHEDULERS:
         if "scheduler_config.json" not in names:
             raise MissingWeights(f"{place} has no scheduler_config.json.", hint=_COPY)
         return
@@ -115,6 +132,8 @@ def family(named: dict[str, tuple[str, str]]) -> Family:
     Raises:
         CannotDo: a transformer with a second text encoder, which none has.
     """
+    if named.get("transformer", ("", ""))[1] in _OWN:
+        return "own"
     if "transformer" in named:
         if "text_encoder_2" in named:
             raise CannotDo("A PixArt folder has one text encoder, this one has two.")

@@ -18,6 +18,9 @@ from torch import Tensor, nn
 
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.generators.diffusion_folder import Family
+from guided.generators.diffusion_vae import factor_of, preview_table
+from guided.generators.diffusion_words import read_words
+from guided.nets.denoiser import PortraitDenoiser
 
 Decode = Literal["vae", "tiny", "preview", "latent"]
 _OPTIONAL = [
@@ -31,6 +34,8 @@ class Conditions:
 
     ``text`` [N, L, D], ``mask`` [N, L] (1 is read), ``pooled`` [N, P], ``sizes`` [N, 6] (SDXL's
     height, width, crop and target), ``shape`` [N, 3] (PixArt's height, width and their ratio).
+    The shipped model also takes unit embeddings of pictures, ``image`` [N, D], which rows where
+    ``shown`` [N] is 0 do not see.
     """
 
     text: Tensor
@@ -38,6 +43,8 @@ class Conditions:
     pooled: Tensor | None = None
     sizes: Tensor | None = None
     shape: Tensor | None = None
+    image: Tensor | None = None
+    shown: Tensor | None = None
 
 
 class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -84,7 +91,9 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     @property
     def family(self) -> Family:
-        """Which stock pipeline its parts belong to."""
+        """Which stock pipeline its parts belong to; "own" is the shipped model."""
+        if isinstance(self.transformer, PortraitDenoiser):
+            return "own"
         if self.transformer is not None:
             return "pixart"
         return "sd" if self.text_encoder_2 is None else "sdxl"
@@ -97,7 +106,7 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
     @property
     def factor(self) -> int:
         """How many pixels of a side one latent covers."""
-        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return factor_of(self.vae)
 
     def latent_shape(self, size: tuple[int, int] | None = None) -> tuple[int, int, int]:
         """Channels, height and width of the latents of pictures of ``size`` (height, width).
@@ -126,20 +135,27 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
         size: tuple[int, int],
         *,
         both: bool = True,
+        image: Tensor | None = None,
     ) -> Conditions:
         """Prompts as the stock pipeline of the family encodes them.
 
         ``both`` puts the rows of ``negatives`` (one for each prompt; all empty is none) before
-        those of ``prompts``.  ``size`` is that of the pictures (height, width).
+        those of ``prompts``.  ``size`` is that of the pictures (height, width).  ``image`` [B, D]
+        are unit embeddings of pictures by the CLIP that the shipped model reads with, one for each
+        prompt; the rows of negatives do not see them.
 
         Raises:
-            CannotDo: this pipeline has no text encoder.
-            ShapeError: another number of negatives than prompts.
+            CannotDo: this pipeline has no text encoder, or takes no pictures.
+            ShapeError: another number of negatives or embeddings than prompts.
         """
         if self.text_encoder is None or self.tokenizer is None:
             raise CannotDo("This pipeline has no text encoder.", hint="Give encoded prompts.")
         if len(negatives) != len(prompts):
             raise ShapeError(f"{len(negatives)} negatives were given for {len(prompts)} prompts.")
+        if self.family == "own":
+            return self._own(prompts, negatives if both else (), image)
+        if image is not None:
+            raise CannotDo("This pipeline takes no embeddings of pictures.", hint="Use words.")
         asked: dict[str, Any] = {
             "prompt": list(prompts),
             "device": self._execution_device,
@@ -177,6 +193,25 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
             requires_safety_checker=False, **shared,
         )  # fmt: skip
 
+    def _own(
+        self, prompts: Sequence[str], negatives: Sequence[str], image: Tensor | None
+    ) -> Conditions:
+        """Words, and embeddings of pictures, for the shipped model."""
+        width = self.transformer.config.embed_width
+        if image is not None and image.shape != (len(prompts), width):
+            raise ShapeError(
+                f"Embeddings of pictures must be [{len(prompts)}, {width}], not "
+                f"{list(image.shape)}."
+            )
+        words = read_words(self.text_encoder, self.tokenizer, [*negatives, *prompts])
+        if image is None:
+            return Conditions(words.states, words.mask, words.pooled)
+        unseen = image.new_zeros(len(negatives), width)
+        shown = torch.cat([unseen[:, 0], image.new_ones(len(prompts))])
+        both = torch.cat([unseen, image]).to(words.states.device)
+        return Conditions(words.states, words.mask, words.pooled, image=both,
+                          shown=shown.to(words.states.device))  # fmt: skip
+
     def _sdxl(self, found: Any, size: tuple[int, int], *, both: bool) -> Conditions:
         words, without, pooled, pooled_without = found
         text = torch.cat([without, words]) if both else words
@@ -202,6 +237,12 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         Where the model also predicts a variance, that half is dropped.
         """
+        if self.family == "own":
+            times = torch.as_tensor(time, device=given.device).reshape(1).expand(len(given))
+            own: Tensor = self.transformer(
+                given, times, words.text, words.mask, words.pooled, words.image, words.shown
+            )
+            return own
         if self.transformer is None:
             added = None
             if words.pooled is not None:
@@ -281,11 +322,6 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
         Returns the share of the colours' variance that it explains, at most 1.
         """
         colours = self.vae.decode(self._to_vae(latents), return_dict=False)[0].clamp(-1, 1)
-        cells = F.avg_pool2d(colours.float(), self.factor).permute(0, 2, 3, 1).reshape(-1, 3)
-        flat = latents.float().permute(0, 2, 3, 1).reshape(len(cells), -1)
-        inputs = torch.cat([flat, torch.ones_like(flat[:, :1])], dim=1).double().cpu()
-        wanted = cells.double().cpu()
-        table = torch.linalg.lstsq(inputs, wanted).solution
-        self.register_to_config(preview=table.tolist())
-        left = (inputs @ table - wanted).square().sum()
-        return float(1 - left / (wanted - wanted.mean(0)).square().sum().clamp_min(1e-12))
+        table, explained = preview_table(latents, colours)
+        self.register_to_config(preview=table)
+        return explained

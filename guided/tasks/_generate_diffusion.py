@@ -22,13 +22,17 @@ if TYPE_CHECKING:
     from guided.core.objective import Objective
     from guided.generators.diffusion import Diffusion
     from guided.guidance.denoise import Denoising, Guidance
+    from guided.scorers.latent import LatentClip
 
 _LOCAL = "local-dir:"
 
 
 def needs(options: Options) -> tuple[str, ...]:
     """The roles this method loads a model for."""
-    return ("denoiser", "scorer") if _guided(options) else ("denoiser",)
+    if not _guided(options):
+        return ("denoiser",)
+    student = ("latent_scorer",) if options.decode == "latent" else ()
+    return ("denoiser", "scorer", *student)
 
 
 def run(options: Options, bench: Workbench) -> Steps:
@@ -49,20 +53,29 @@ def open_model(options: Options, bench: Workbench) -> Diffusion:
         CannotDo: neither names one.
         MissingWeights: named, but not on this computer.
     """
-    from guided.generators.diffusion import load_diffusion
-
     wanted = options.denoiser or bench.kit.get("denoiser", "")
     if not wanted:
         raise CannotDo("No denoiser is named.", hint="Give --denoiser local-dir:FOLDER.")
     if wanted.startswith(_LOCAL):
         folder = Path(wanted.removeprefix(_LOCAL))
         bench.notes[wanted] = _digest(folder)
-        return load_diffusion(folder, bench.device)
+        return _loaded(folder, bench, "")
     from guided.zoo import find
 
     found = find(wanted, "denoiser", online=bench.online)
     bench.notes[wanted] = found.sha256
-    return load_diffusion(found.folder, bench.device, name=wanted)
+    return _loaded(found.folder, bench, wanted)
+
+
+def _loaded(folder: Path, bench: Workbench, name: str) -> Diffusion:
+    """The model in a folder; one that shares its CLIP with others is read with that CLIP."""
+    from guided.generators.diffusion import load_diffusion
+    from guided.generators.diffusion_own import load_own, parts_of
+
+    parts = parts_of(folder)
+    if parts is None:
+        return load_diffusion(folder, bench.device, name=name)
+    return load_own(folder, pick_scorer(bench, parts.scorer), bench.device, name=name)
 
 
 def _digest(folder: Path) -> str:
@@ -108,6 +121,7 @@ class Job:
         place = bench.device.torch
         pictures = [to_tensor(bench.open_image(file)).to(place) for file in options.guide_image]
         side = scorer.preprocess.size[0]
+        student = self._student(scorer.fingerprint) if options.decode == "latent" else None
         return Guidance(
             objective=self._objective(),
             scorer=scorer,
@@ -119,8 +133,25 @@ class Job:
             window=options.window,
             recurrence=options.recurrence,
             cutouts=Cutouts(options.cutouts, size=side) if options.cutouts else None,
+            latent_scorer=student,
             extras={"image_prompts": pictures} if pictures else {},
         )
+
+    def _student(self, teacher: str) -> LatentClip:
+        """The kit's latent scorer, which learnt from the guiding CLIP and from these latents.
+
+        Raises:
+            CannotDo: the kit names none, or it learnt from other latents than this model's.
+            CorruptWeights: it learnt from another CLIP.
+        """
+        from guided.scorers.latent import load_latent_scorer
+
+        wanted = self.bench.kit.get("latent_scorer", "")
+        if not wanted or self.model.pipe.family != "own":
+            raise CannotDo(
+                "This model has no scorer of latents.", hint="Take --decode tiny or preview."
+            )
+        return load_latent_scorer(wanted, teacher, self.bench.device)
 
     def _objective(self) -> Objective:
         from guided.core.objective import Objective

@@ -1,0 +1,115 @@
+"""The denoiser of drawn portraits: diffusers' PixArt transformer, told words and a picture.
+
+Words come as tokens; their pooled embedding and that of a picture also join the embedding of the
+time step, and the picture's adds a few tokens of its own.
+Source: Chen et al. 2023 (PixArt-alpha); Ramesh et al. 2022 (unCLIP), section 2.1, for the picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin, PixArtTransformer2DModel
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.embeddings import PixArtAlphaCombinedTimestepSizeEmbeddings
+from torch import Tensor, nn
+
+
+class _TimeAndMore(PixArtAlphaCombinedTimestepSizeEmbeddings):  # type: ignore[misc]
+    """PixArt's embedding of the time step, with room for something to add."""
+
+    def forward(
+        self,
+        timestep: Tensor,
+        resolution: Tensor | None,
+        aspect_ratio: Tensor | None,
+        batch_size: int,
+        hidden_dtype: Any,
+        more: Tensor | None = None,
+    ) -> Tensor:
+        """The embedding [N, width]."""
+        found: Tensor = super().forward(
+            timestep, resolution, aspect_ratio, batch_size, hidden_dtype
+        )
+        return found if more is None else found + more.to(found.dtype)
+
+
+class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Noisy latents, a time step, words and perhaps a picture's embedding to the model's output.
+
+    ``net`` is a stock PixArtTransformer2DModel of ``layers`` blocks that are ``width`` wide.
+    ``text_width`` is that of the words' tokens, ``embed_width`` that of pooled embeddings.
+    """
+
+    @register_to_config  # type: ignore[untyped-decorator]
+    def __init__(
+        self,
+        in_channels: int = 8,
+        sample_size: int = 16,
+        patch_size: int = 2,
+        width: int = 192,
+        heads: int = 6,
+        layers: int = 5,
+        text_width: int = 192,
+        embed_width: int = 256,
+        image_tokens: int = 4,
+    ) -> None:
+        super().__init__()
+        self.net = PixArtTransformer2DModel(
+            num_attention_heads=heads, attention_head_dim=width // heads, in_channels=in_channels,
+            out_channels=in_channels, num_layers=layers, cross_attention_dim=width,
+            sample_size=sample_size, patch_size=patch_size, caption_channels=text_width,
+            norm_type="ada_norm_single", use_additional_conditions=False, interpolation_scale=1,
+        )  # fmt: skip
+        self.net.adaln_single.emb = _TimeAndMore(width, size_emb_dim=width // 3)
+        self.words_time = nn.Linear(embed_width, width)
+        self.image_time = nn.Linear(embed_width, width)
+        self.image_words = nn.Linear(embed_width, image_tokens * text_width)
+        for begin in (self.words_time, self.image_time, self.net.proj_out):
+            nn.init.zeros_(begin.weight)
+            nn.init.zeros_(begin.bias)
+
+    def suit(self, device: torch.device) -> None:
+        """Compute attention as suits a device; the weights and the function are the same.
+
+        On a CPU plain products: the backward pass of torch's fused attention there takes half of a
+        training step over so few tokens.
+        """
+        self.net.set_attn_processor(AttnProcessor() if device.type == "cpu" else AttnProcessor2_0())
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        pooled: Tensor,
+        image: Tensor | None = None,
+        shown: Tensor | None = None,
+    ) -> Tensor:
+        """The output [N, C, h, w] for latents [N, C, h, w] at time steps [N].
+
+        Words are tokens [N, L, text_width] of which ``encoder_attention_mask`` [N, L] are read,
+        and their unit embedding ``pooled`` [N, D].  ``image`` [N, D] are unit embeddings of
+        pictures, which rows where ``shown`` [N] is 0 do not see (None: all do).
+        """
+        kind = hidden_states.dtype
+        scale = math.sqrt(pooled.shape[1])
+        tokens, read = encoder_hidden_states.to(kind), encoder_attention_mask.to(kind)
+        more = self.words_time((scale * pooled).to(kind))
+        if image is not None:
+            seen = image.new_ones(len(image)) if shown is None else shown
+            given, seen = (scale * image).to(kind), seen.to(kind)[:, None]
+            extra = self.image_words(given).view(len(image), -1, tokens.shape[2])
+            tokens = torch.cat([tokens, extra.to(tokens.dtype)], 1)
+            read = torch.cat([read, seen.expand(-1, extra.shape[1])], 1)
+            more = more + seen * self.image_time(given)
+        output: Tensor = self.net(
+            hidden_states, encoder_hidden_states=tokens, timestep=timestep,
+            encoder_attention_mask=read, return_dict=False,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None, "more": more},
+        )[0]  # fmt: skip
+        return output

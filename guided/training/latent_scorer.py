@@ -1,0 +1,187 @@
+"""Trains the latent scorer: a student that embeds latents as the guiding CLIP embeds pictures.
+
+It sees what a guided loop sees: the clean latents that the frozen denoiser predicts from noisy
+ones, with the level of noise.  Its teacher's answer is the embedding of the true picture, so under
+much noise it learns what can be told of it by then.  Besides the cosine, its similarities to the
+batch's captions are to be the teacher's, since guidance follows those.
+Source: Nichol et al. 2021 (GLIDE), section 2.4, the noised CLIP; here on predictions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from guided.errors import CorruptWeights
+from guided.generators.diffusion_own import TRANSFORMER, parts_of
+from guided.generators.diffusion_vae import settled
+from guided.nets.denoiser import PortraitDenoiser
+from guided.nets.latent_scorer import LatentNet
+from guided.training.denoiser import DenoiserObjective, DenoiserSettings, NoisyBatch
+from guided.training.objective import Metric, Objective, ObjectiveSettings, Parts, Product, Share
+from guided.zoo import find
+
+_LEVELS = (0.05, 0.3, 0.6, 0.9)
+_WATCHED = 256
+
+
+class LatentScorerSettings(ObjectiveSettings):
+    """The ``[settings]`` of a latent scorer's recipe."""
+
+    denoiser: str = Field("denoiser", description="whose predictions are seen, by name or folder")
+    pictures: int = Field(131_072, ge=64, description="drawn pictures in the pool")
+    repeats: int = Field(2, ge=1, description="visits to a window of shards before the next")
+    width: int = Field(128, ge=8, description="width of the transformer")
+    layers: int = Field(3, ge=1, description="its blocks")
+    patch: int = Field(2, ge=1, description="latents of a side that make a token")
+    clean: float = Field(0.1, ge=0, le=1, description="share of rows that see the true latents")
+    relation: float = Field(4.0, ge=0, description="weight of the similarities to captions")
+
+
+class Seen(nn.Module):
+    """The student's unit features of clean latents at noise levels."""
+
+    def __init__(self, net: LatentNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, latents: Tensor, noise: Tensor) -> Tensor:
+        """[n, D], float32."""
+        return F.normalize(self.net(latents, noise).float(), dim=1)
+
+
+class LatentScorerObjective(Objective[NoisyBatch]):
+    """The guiding CLIP's features of pictures, from predictions of their latents."""
+
+    name = "latent_scorer"
+    Settings = LatentScorerSettings
+    own_data = "the drawn world"
+
+    @cached_property
+    def folder(self) -> Path:
+        """The denoiser's folder."""
+        place = Path(self.settings.denoiser).expanduser()
+        if (place / TRANSFORMER).is_dir():
+            return place
+        return find(self.settings.denoiser, "denoiser").folder
+
+    @cached_property
+    def noisy(self) -> DenoiserObjective:
+        """What the denoiser learnt from: the same latents, noise and words."""
+        parts = parts_of(self.folder)
+        if parts is None:
+            raise CorruptWeights(
+                f"{self.folder} is not the denoiser of drawn portraits: it has no parts.json.",
+                hint="Name one that scripts/build_weights denoiser made.",
+            )
+        settings = DenoiserSettings(
+            vae=parts.vae, scorer=parts.scorer, pictures=self.settings.pictures,
+            repeats=self.settings.repeats, unseen=1.0, unsaid=0.2,
+        )  # fmt: skip
+        return DenoiserObjective(settings, self.around)
+
+    @cached_property
+    def denoiser(self) -> PortraitDenoiser:
+        """The frozen denoiser."""
+        net: PortraitDenoiser = PortraitDenoiser.from_pretrained(
+            str(self.folder / TRANSFORMER), local_files_only=True, use_safetensors=True
+        )
+        net.suit(self.around.device)
+        frozen: PortraitDenoiser = settled(net, self.noisy.place)
+        return frozen
+
+    def build(self) -> nn.Module:
+        """The student, fresh."""
+        s, config = self.settings, self.denoiser.config
+        return Seen(
+            LatentNet(config.in_channels, config.sample_size, self.noisy.scorer.width, s.width,
+                      s.layers, s.patch)
+        )  # fmt: skip
+
+    def batch(self, share: Share) -> NoisyBatch:
+        """The denoiser's batch."""
+        return self.noisy.batch(share)
+
+    def loss(self, model: nn.Module, batch: NoisyBatch, share: Share) -> tuple[Tensor, Parts]:
+        """How far features are from the teacher's, and similarities to the batch's captions."""
+        luck = torch.rand(share.size, generator=share.generator("clean"))[share.rows]
+        true = (luck < self.settings.clean).to(batch.latents.device)
+        clean, noise = self._predicted(batch)
+        given = torch.where(true.view(-1, 1, 1, 1), batch.latents, clean)
+        found = model(given, torch.where(true, torch.zeros_like(noise), noise))
+        with torch.autocast(found.device.type, enabled=False):
+            apart = 1 - (found * batch.image).sum(1)
+            texts = batch.pooled.float().T
+            relation = (found @ texts - batch.image @ texts).square().mean()
+            total = apart.mean() + self.settings.relation * relation
+        return total, {"apart": apart.detach().mean(), "relation": relation.detach()}
+
+    @torch.no_grad()
+    def _predicted(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        """The clean latents [n, C, h, w] that the denoiser predicts, and the noise levels [n]."""
+        device, kind = batch.latents.device, self.noisy.place.dtype
+        signal, noise = (each.to(device)[batch.times] for each in self.noisy.levels)
+        a, s = signal.view(-1, 1, 1, 1), noise.view(-1, 1, 1, 1)
+        given = a * batch.latents + s * batch.noise
+        with torch.autocast(device.type, enabled=False):
+            output = self.denoiser(
+                given.to(kind), batch.times, batch.states, batch.mask, batch.pooled
+            ).float()
+        return a * given - s * output, noise
+
+    @torch.no_grad()
+    def monitor(self, model: nn.Module) -> dict[str, float]:
+        """The mean cosine to the teacher at four noise levels, on the monitor's portraits."""
+        looks, latents, features = self.noisy.looked_at
+        bare, count = self.inside(model), min(_WATCHED, len(latents))
+        words = self.noisy.read(looks.words[:count])
+        noise = torch.randn(latents[:count].shape, generator=torch.Generator().manual_seed(0))
+        found = {}
+        for level in _LEVELS:
+            time = int((self.noisy.levels[1] - level).abs().argmin())
+            batch = NoisyBatch(
+                latents[:count], noise.to(latents.device),
+                torch.full((count,), time, device=latents.device), words.states, words.mask,
+                words.pooled, features[:count], latents.new_zeros(count),
+            )  # fmt: skip
+            seen = bare(*self._predicted(batch))
+            found[f"monitor_cosine_{round(100 * level):02d}"] = float(
+                (seen * features[:count]).sum(1).mean()
+            )
+        return found
+
+    def product(self, model: nn.Module) -> Product:
+        """The student, with the hashes of its teacher and of the latents' autoencoder."""
+        bare: Any = copy.deepcopy(self.inside(model))
+        _, _, features = self.noisy.looked_at
+        blind = float((features @ F.normalize(features.mean(0), dim=0)).mean())
+        metrics = {name: Metric(value, blind, 1.0) for name, value in self.monitor(model).items()}
+        notes = (
+            "Cosine to the teacher's embedding of the true picture, from what the denoiser "
+            "predicts at noise levels of .05, .3, .6 and .9; floor: the mean embedding."
+        )
+        return Product(
+            role="latent_scorer", kind="latent-vit", metrics=metrics, notes=notes,
+            tensors=bare.net.state_dict(), settings={
+                **bare.net.shape, "scorer_sha256": self.noisy.scorer.fingerprint,
+                "vae_sha256": self.noisy.found[1],
+            },
+        )  # fmt: skip
+
+    def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put a shipped student back."""
+        bare: Any = self.inside(model)
+        bare.net.load_state_dict(dict(tensors))
+
+    def close(self) -> None:
+        """End the drawing workers."""
+        if "noisy" in self.__dict__:
+            self.noisy.close()

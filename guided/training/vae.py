@@ -1,0 +1,297 @@
+"""Trains the autoencoder of the shipped diffusion model, with a tiny one of the same latents.
+
+An AutoencoderKL of diffusers, folded (``guided.nets.folded_autoencoder``).  What is compared are
+pixels, edges and the maps of the guiding CLIP's picture tower, with more weight where a pixel is
+unlike its surroundings, since an eye or an earring has only a few.  Latents are held near mean 0
+and deviation 1 in every channel while it learns, and what remains is put into the weights at the
+end.  Beside it an AutoencoderTiny learns to make and to decode the same latents, for previews and
+for guidance, and a linear map from latents to colours is fitted in closed form.
+Source: Rombach et al. 2022 (latent diffusion), section 3.1; O. B. Bohan's TAESD for the tiny one.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from guided.core.device import Device
+from guided.generators.diffusion_vae import (
+    PREVIEW,
+    TINY,
+    VAE,
+    WEIGHTS,
+    preview_table,
+    unit_latents,
+)
+from guided.nets.folded_autoencoder import FoldedAutoencoderKL, FoldedAutoencoderTiny
+from guided.scorers.clip import ClipScorer, load_clip
+from guided.training.finish import weight_bytes
+from guided.training.objective import (
+    Metric,
+    Objective,
+    ObjectiveSettings,
+    Parts,
+    Product,
+    Share,
+)
+from guided.training.picture_losses import detail, edges, feature_distance
+from guided.training.pictures import Pictures
+from guided.training.stylegan2 import unit_pictures
+from guided.training.world_data import Pool
+
+#: World seeds of the monitor's own pictures, far from those of every published figure.
+MONITOR_SEED, MONITOR_COUNT = 6_000_000, 256
+ROWS = 16
+
+
+class VaeSettings(ObjectiveSettings):
+    """The ``[settings]`` of an autoencoder's recipe."""
+
+    size: int = Field(128, ge=16, description="side of the pictures")
+    pictures: int = Field(300_000, ge=64, description="drawn pictures in the pool")
+    repeats: int = Field(2, ge=1, description="visits to a window of shards before the next")
+    widths: tuple[int, ...] = Field((32, 48, 64), description="channels, from half the size down")
+    layers: int = Field(1, ge=1, description="residual blocks of each size in the encoder")
+    channels: int = Field(8, ge=1, description="channels of the latents")
+    groups: int = Field(8, ge=1, description="groups of the normalisation")
+    tiny: int = Field(16, ge=1, description="channels of the tiny autoencoder")
+    tiny_blocks: tuple[int, ...] = Field((3, 2, 1), description="its blocks, smallest size first")
+    tiny_from: int = Field(0, ge=0, description="samples after which the tiny one learns")
+    pixels: float = Field(4.0, ge=0, description="weight of the absolute difference")
+    details: float = Field(4.0, ge=0, description="further weight of pixels unlike their surround")
+    edges: float = Field(2.0, ge=0, description="weight of the difference between neighbours")
+    features: float = Field(0.5, ge=0, description="weight of the distance in the CLIP's maps")
+    kl: float = Field(5e-4, ge=0, description="weight of the divergence from a normal distribution")
+    unit: float = Field(0.1, ge=0, description="weight of the pull to mean 0 and deviation 1")
+    scorer: str = Field("clip", description="the CLIP whose maps are compared")
+    frozen: Literal["fp32", "bf16"] = Field("bf16", description="its precision")
+
+
+@dataclass(frozen=True)
+class Redrawn:
+    """What both autoencoders make of pictures, float32; the tiny one's are None while it waits.
+
+    ``made`` [n, 3, S, S] from noisy latents; ``mean``, ``logvar`` [n, C, h, w]; ``tiny`` from the
+    same latents; ``guessed`` the tiny encoder's latents.
+    """
+
+    made: Tensor
+    mean: Tensor
+    logvar: Tensor
+    tiny: Tensor | None = None
+    guessed: Tensor | None = None
+
+
+class Autoencoders(nn.Module):
+    """Both autoencoders as they are trained."""
+
+    def __init__(self, settings: VaeSettings) -> None:
+        super().__init__()
+        s, levels = settings, len(settings.widths)
+        self.vae: Any = FoldedAutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+            block_out_channels=s.widths, layers_per_block=s.layers, latent_channels=s.channels,
+            norm_num_groups=s.groups, sample_size=s.size, scaling_factor=1.0, force_upcast=False,
+            mid_block_add_attention=False,
+        )  # fmt: skip
+        self.tiny: Any = FoldedAutoencoderTiny(
+            encoder_block_out_channels=(s.tiny,) * levels,
+            decoder_block_out_channels=(s.tiny,) * levels,
+            num_encoder_blocks=tuple(reversed(s.tiny_blocks)), num_decoder_blocks=s.tiny_blocks,
+            latent_channels=s.channels,
+        )  # fmt: skip
+
+    def forward(self, truth: Tensor, *, tiny: bool = True) -> Redrawn:
+        """Pictures [n, 3, S, S] in [-1, 1] made again from latents with their noise."""
+        found = self.vae.encode(truth).latent_dist
+        mean, logvar = found.mean.float(), found.logvar.float()
+        latents = mean + (0.5 * logvar).exp() * torch.randn_like(mean)
+        made = self.vae.decode(latents, return_dict=False)[0].float()
+        if not tiny:
+            idle = sum(p.sum() for p in self.tiny.parameters())
+            return Redrawn(made + 0 * idle, mean, logvar)
+        again = self.tiny.decode(latents.detach(), return_dict=False)[0].float()
+        guessed = self.tiny.encode(truth).latents.float()
+        return Redrawn(made, mean, logvar, again, guessed)
+
+
+class VaeObjective(Objective[Tensor]):
+    """Pictures that come back from their latents."""
+
+    name = "vae"
+    Settings = VaeSettings
+    own_data = "the drawn world"
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The pool of training pictures; the first touch starts drawing."""
+        return Pictures.of(self.around, self.settings.size, self.settings.pictures)
+
+    @cached_property
+    def scorer(self) -> ClipScorer | None:
+        """The guiding CLIP, frozen; None where its maps have no weight."""
+        if not self.settings.features:
+            return None
+        device = Device.pick(str(self.around.device), self.settings.frozen)
+        scorer = load_clip(self.settings.scorer, device)
+        scorer.model.to(memory_format=torch.channels_last)
+        return scorer
+
+    def build(self) -> nn.Module:
+        """Both autoencoders, fresh."""
+        return Autoencoders(self.settings).to(memory_format=torch.channels_last)
+
+    def batch(self, share: Share) -> Tensor:
+        """Pictures uint8 [n, 3, S, S]."""
+        source = self.pictures
+        rows = source.pool.rows(
+            share.seed, share.position, share.size, share.rows, self.settings.repeats
+        )
+        return source.take(rows)[1]
+
+    def loss(self, model: nn.Module, batch: Tensor, share: Share) -> tuple[Tensor, Parts]:
+        """The weighted sum of the differences, and what the latents cost."""
+        s = self.settings
+        truth = unit_pictures(batch, s.size)
+        found: Redrawn = model(truth, tiny=share.position * share.size >= s.tiny_from)
+        weight = 1 + s.details * detail(truth)
+        parts = self._apart(found.made, truth, weight)
+        if self.scorer is not None:
+            parts["features"] = feature_distance(self.scorer, found.made, truth)
+        parts["kl"] = 0.5 * (found.mean.square() + found.logvar.exp() - 1 - found.logvar).mean()
+        parts["unit"] = _unlike_unit(found.mean)
+        total = torch.stack([getattr(s, name) * part for name, part in parts.items()]).sum()
+        parts["l1"] = 0.5 * (found.made - truth).abs().mean()
+        if found.tiny is not None and found.guessed is not None:
+            own = self._apart(found.tiny, truth, weight)
+            parts["latents"] = (found.guessed - found.mean.detach()).abs().mean()
+            parts["tiny"] = s.pixels * own["pixels"] + s.edges * own["edges"]
+            total = total + parts["tiny"] + parts["latents"]
+        return total, {name: part.detach() for name, part in parts.items()}
+
+    def _apart(self, made: Tensor, truth: Tensor, weight: Tensor) -> dict[str, Tensor]:
+        """How far pictures are from the truth, pixel by pixel and edge by edge."""
+        return {
+            "pixels": (weight * (made - truth).abs()).mean(),
+            "edges": (edges(made) - edges(truth)).abs().mean(),
+        }
+
+    @torch.no_grad()
+    def monitor(self, model: nn.Module) -> dict[str, float]:
+        """Mean differences on new portraits, colours in [0, 1], and their share of sharpness."""
+        bare: Any = self.inside(model)
+        return self._measured(bare.vae, bare.tiny)
+
+    @torch.no_grad()
+    def _measured(self, vae: Any, tiny: Any) -> dict[str, float]:
+        """The monitor's figures of two autoencoders."""
+        truth = self._looked_at
+        latents = _latents(vae, truth)
+        made = _decoded(vae, latents)
+        quick = _decoded(tiny, latents)
+        guessed = torch.cat([tiny.encode(part).latents for part in torch.split(truth, ROWS)])
+        fine = detail(truth)
+        apart = 0.5 * (made - truth).abs()
+        sharp = edges(made).abs().mean() / edges(truth).abs().mean()
+        return {
+            "monitor_l1": float(apart.mean()),
+            "monitor_detail_l1": float((fine * apart).sum() / (3 * fine.sum())),
+            "monitor_edges": float(0.5 * (edges(made) - edges(truth)).abs().mean()),
+            "monitor_sharpness": float(sharp),
+            "monitor_tiny_l1": float(0.5 * (quick - truth).abs().mean()),
+            "monitor_tiny_latents": float((guessed - latents).square().mean().sqrt()),
+            "monitor_deviation": float(latents.std((0, 2, 3)).mean()),
+        }
+
+    @cached_property
+    def _looked_at(self) -> Tensor:
+        """Pictures [n, 3, S, S] in [-1, 1] of the monitor's portraits."""
+        size, count = self.settings.size, min(MONITOR_COUNT, self.settings.pictures)
+        pool = Pool.open(self.around.pools, seed=MONITOR_SEED, split="val", size=size, count=count,
+                         workers=1)  # fmt: skip
+        try:
+            pool.wait()
+            _, pictures = Pictures(pool, self.around.device).take(np.arange(count))
+        finally:
+            pool.close()
+        return unit_pictures(pictures.to(self.around.device), size)
+
+    @torch.no_grad()
+    def product(self, model: nn.Module) -> Product:
+        """diffusers' folders of both, latents of deviation 1, and the linear preview."""
+        bare: Any = copy.deepcopy(self.inside(model))
+        vae, tiny, truth = bare.vae, bare.tiny, self._looked_at
+        raw = _latents(vae, truth)
+        unit_latents(vae, tiny, raw.mean((0, 2, 3)), raw.std((0, 2, 3)))
+        for tensor in (*vae.parameters(), *tiny.parameters()):
+            tensor.copy_(tensor.half().float())
+        latents = _latents(vae, truth)
+        table, explained = preview_table(latents, _decoded(vae, latents).clamp(-1, 1))
+        grey = {"monitor_l1": float(0.5 * (truth - truth.mean(0)).abs().mean()),
+                "monitor_sharpness": 0.0}  # fmt: skip
+        best = {"monitor_sharpness": 1.0, "monitor_deviation": 1.0}
+        metrics = {
+            name: Metric(value, grey.get(name), best.get(name, 0.0))
+            for name, value in self._measured(vae, tiny).items()
+        }
+        metrics["preview_explained"] = Metric(explained, 0.0, 1.0)
+        notes = (
+            "Latents have mean 0 and deviation 1 in each channel (measured on the monitor's new "
+            "portraits and put into the weights). Monitor: colours in [0, 1]; floor: the mean "
+            "picture."
+        )
+        return Product(
+            role="vae", kind="autoencoder-kl", metrics=metrics, notes=notes,
+            tensors=vae.state_dict(), weights=f"{VAE}/{WEIGHTS}", files={
+                f"{VAE}/config.json": config_of(vae),
+                f"{TINY}/config.json": config_of(tiny),
+                f"{TINY}/{WEIGHTS}": weight_bytes(tiny.state_dict()),
+                PREVIEW: (json.dumps(table) + "\n").encode(),
+            },
+        )  # fmt: skip
+
+    def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Put a shipped autoencoder back; the tiny one begins anew."""
+        bare: Any = self.inside(model)
+        bare.vae.load_state_dict(dict(tensors))
+
+    def close(self) -> None:
+        """End the drawing workers."""
+        if "pictures" in self.__dict__:
+            self.pictures.pool.close()
+
+
+def _unlike_unit(latents: Tensor) -> Tensor:
+    """How far the channels of latents [n, C, h, w] are from mean 0 and deviation 1: []."""
+    mean, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
+    return (mean.square() + (deviation - 1).square()).mean()
+
+
+def _latents(vae: Any, pictures: Tensor) -> Tensor:
+    """The most likely latents [n, C, h, w] of pictures [n, 3, S, S] in [-1, 1]."""
+    return torch.cat([vae.encode(part).latent_dist.mode() for part in torch.split(pictures, ROWS)])
+
+
+def _decoded(decoder: Any, latents: Tensor) -> Tensor:
+    """Pictures [n, 3, S, S] in about [-1, 1] of latents."""
+    parts = [decoder.decode(part, return_dict=False)[0] for part in torch.split(latents, ROWS)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def config_of(module: Any) -> bytes:
+    """A diffusers module's config.json, without what its constructor does not take."""
+    table = json.loads(module.to_json_string())
+    known = inspect.signature(type(module).__init__).parameters
+    kept = {key: value for key, value in table.items() if key in known or key.startswith("_")}
+    return (json.dumps(kept, indent=2) + "\n").encode()

@@ -1,0 +1,248 @@
+"""The training of the shipped diffusion model and of the latent scorer, on tiny parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from guided.core.objective import Objective
+from guided.errors import CannotDo, CorruptWeights
+from guided.generators.diffusion_own import load_own
+from guided.guidance.denoise import Guidance
+from guided.losses.clip import Clip
+from guided.scorers.clip import ClipScorer
+from guided.scorers.latent import load_latent_scorer
+from guided.training import denoiser as module
+from guided.training.denoiser import DenoiserObjective, DenoiserSettings, NoisyBatch
+from guided.training.fit import fit
+from guided.training.latent_scorer import LatentScorerObjective, LatentScorerSettings
+from guided.training.objective import Share, Surroundings
+from guided.training.world_data import Pool
+from tests.diffusion import small_own
+from tests.diffusion.test_own_model import made
+from tests.tiny_clip import write_clip
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pools = tmp_path_factory.mktemp("pools")
+    pool = Pool.open(pools, seed=0, split="train", size=32, count=64, workers=1)
+    pool.wait()
+    pool.close()
+    return pools
+
+
+@pytest.fixture(scope="module")
+def autoencoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_own.write_autoencoder(tmp_path_factory.mktemp("vae"))
+
+
+@pytest.fixture(scope="module")
+def small(autoencoder: Path, bundle: Path) -> dict[str, Any]:
+    return {
+        "vae": str(autoencoder), "scorer": f"local-dir:{bundle}", "frozen": "fp32", "pictures": 64,
+        "width": 16, "heads": 2, "layers": 1, "image_tokens": 2,
+    }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _few(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MONITOR_COUNT", 16), ("MADE", 4), ("STEPS", 2)):
+        monkeypatch.setattr(module, name, value)
+
+
+@pytest.fixture(scope="module")
+def objective(small: dict[str, Any], pools: Path) -> DenoiserObjective:
+    return DenoiserObjective(DenoiserSettings(**small), Surroundings(pools=pools))
+
+
+# --------------------------------------------------------------------------- what is read
+
+
+def test_latents_are_those_of_the_pictures_and_are_kept(objective: DenoiserObjective) -> None:
+    store, rows = objective.store, np.array([5, 3, 60])
+    latents, features = store.take(rows)
+    images = torch.from_numpy(store.pool.take(rows).pixels).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        expected = store.autoencoder.encode(images)
+        seen = objective.scorer.embed_images(images)
+    torch.testing.assert_close(latents, expected, atol=5e-3, rtol=5e-3)
+    torch.testing.assert_close(features, seen, atol=1e-3, rtol=1e-2)
+    files = sorted(path.name for path in store.folder.glob("0*"))
+    assert files == ["00000.features.npy", "00000.latents.npy"]
+    again = DenoiserObjective(objective.settings, objective.around).store
+    again.autoencoder.vae.requires_grad_(True)
+    torch.testing.assert_close(again.take(rows)[0], latents, atol=0, rtol=0)
+    resident = DenoiserObjective(
+        objective.settings, Surroundings(pools=objective.around.pools, resident=True)
+    )
+    torch.testing.assert_close(resident.store.take(rows)[0], latents, atol=0, rtol=0)
+
+
+def test_two_processes_share_a_batch(objective: DenoiserObjective) -> None:
+    whole = objective.batch(Share(0, 3, 8))
+    parts = [objective.batch(Share(0, 3, 8, rank, 2)) for rank in range(2)]
+    for name in ("latents", "noise", "times", "image", "shown"):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        assert torch.equal(joined, getattr(whole, name)), name
+    pooled = torch.cat([part.pooled for part in parts])
+    torch.testing.assert_close(pooled, whole.pooled, atol=1e-5, rtol=1e-5)
+    again = objective.batch(Share(0, 3, 8))
+    assert torch.equal(again.states, whole.states)
+
+
+def test_rows_are_told_as_often_as_asked(objective: DenoiserObjective) -> None:
+    settings = objective.settings.model_copy(update={"unseen": 0.5, "unsaid": 0.2, "apart": 0.5})
+    told = DenoiserObjective(settings, objective.around)
+    batches = [told.batch(Share(0, position, 64)) for position in range(12)]
+    shown = torch.cat([each.shown for each in batches]).bool()
+    silent = torch.cat([each.mask.sum(1) for each in batches]) <= 2
+    assert float(shown.float().mean()) == pytest.approx(0.5, abs=0.06)
+    assert float(silent[~shown].float().mean()) == pytest.approx(0.2, abs=0.06)
+    assert float(silent[shown].float().mean()) == pytest.approx(0.6, abs=0.07)
+    times = torch.stack([each.times.sort().values for each in batches])
+    places = torch.arange(64) * 1000 / 64
+    assert ((times >= places.floor()) & (times <= places + 1000 / 64)).all()
+
+
+# --------------------------------------------------------------------------- what is minimised
+
+
+def test_the_true_v_has_no_error(objective: DenoiserObjective) -> None:
+    class True_(torch.nn.Module):
+        def forward(self, given: Any, times: Any, *told: Any) -> Any:
+            signal, noise = (each[times].view(-1, 1, 1, 1) for each in objective.levels)
+            x0 = batch.latents
+            eps = (given - signal * x0) / noise
+            return signal * eps - noise * x0
+
+    batch = objective.batch(Share(0, 0, 16))
+    keep = batch.times > 10  # where noise can be told from rounding
+    batch = NoisyBatch(*(getattr(batch, name)[keep] for name in NoisyBatch.__dataclass_fields__))
+    total, parts = objective.loss(True_(), batch, Share(0, 0, 16))
+    assert float(total) < 1e-5
+    assert float(parts["v"]) < 1e-5
+
+
+def test_a_blind_model_has_the_error_of_the_data(objective: DenoiserObjective) -> None:
+    torch.manual_seed(0)
+    model = objective.build()
+    batch = objective.batch(Share(0, 0, 64))
+    total, parts = objective.loss(model, batch, Share(0, 0, 64))
+    signal, noise = (each[batch.times].view(-1, 1, 1, 1) for each in objective.levels)
+    v = (signal * batch.noise - noise * batch.latents).square().mean((1, 2, 3))
+    assert float(parts["v"]) == pytest.approx(float(v.mean()), rel=1e-4)
+    snr = (signal / noise).square().flatten()
+    expected = ((snr + 1).clamp(max=5) / (snr + 1) * v).mean()
+    assert float(total.detach()) == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_it_learns(objective: DenoiserObjective) -> None:
+    torch.manual_seed(0)
+    model = objective.build().train()
+    optimiser = torch.optim.AdamW(model.parameters(), 5e-3, weight_decay=0)
+    losses = []
+    for position in range(60):
+        share = Share(0, position, 16)
+        loss, _ = objective.loss(model, objective.batch(share), share)
+        optimiser.zero_grad()
+        loss.backward()
+        assert all(p.grad is not None for p in model.parameters())
+        optimiser.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+
+
+# --------------------------------------------------------------------------- what is shipped
+
+
+def recipe(pools: Path, work: Path, name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "objective": name, "samples": 64, "batch": 8, "lr": 2e-3, "warmup": 0, "ema": 16,
+        "precision": "fp32", "checkpoint_minutes": 0, "monitor_samples": 32, "prefetch": 0,
+        "report_steps": 1, "nice": 0, "device": "cpu", "work": str(work), "pools": str(pools),
+        "settings": settings,
+    }  # fmt: skip
+
+
+def trained(table: dict[str, Any]) -> Any:
+    steps = fit(table)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_trained_model_makes_pictures_and_a_student_of_it_guides(
+    small: dict[str, Any],
+    pools: Path,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    table = recipe(pools, tmp_path / "whole", "denoiser", small)
+    whole = trained(table)
+    steps = fit({**table, "work": str(tmp_path / "parts")})
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    again = trained({**table, "work": str(tmp_path / "parts")})
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert again.files[weights] == whole.files[weights]
+    metrics = whole.answer["metrics"]
+    assert {"monitor_v_words", "monitor_v_picture", "monitor_prefers_words"} <= set(metrics)
+    scorer: ClipScorer = small_own.clip(bundle)
+    folder = tmp_path / "whole" / "denoiser"
+    model = load_own(folder, scorer)
+    assert made(model).shape == (2, 3, 32, 32)
+
+    table = recipe(pools, tmp_path, "latent_scorer",
+                   {"denoiser": str(folder), "pictures": 64, "width": 16, "layers": 1})  # fmt: skip
+    result = trained(table)
+    assert {"monitor_cosine_05", "monitor_cosine_90"} <= set(result.answer["metrics"])
+    student = load_latent_scorer(str(tmp_path / "latent_scorer"), scorer.fingerprint)
+    guide = Guidance(
+        objective=Objective.of(Clip("red")), scorer=scorer, scale=0.2, decode="latent",
+        latent_scorer=student,
+    )  # fmt: skip
+    assert not torch.equal(made(model, guide), made(model))
+    with pytest.raises(CorruptWeights, match="learnt from another CLIP"):
+        load_latent_scorer(str(tmp_path / "latent_scorer"), "0" * 64)
+
+
+def test_the_student_learns(
+    small: dict[str, Any],
+    pools: Path,
+    autoencoder: Path,
+    bundle: Path,
+    tmp_path: Path,
+) -> None:
+    folder = small_own.write_denoiser(tmp_path / "denoiser", autoencoder, bundle)
+    settings = LatentScorerSettings(denoiser=str(folder), pictures=64, width=32, layers=1)
+    student = LatentScorerObjective(settings, Surroundings(pools=pools))
+    torch.manual_seed(0)
+    model = student.build().train()
+    optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
+    apart = []
+    for position in range(40):
+        share = Share(0, position, 16)
+        loss, parts = student.loss(model, student.batch(share), share)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        apart.append(float(parts["apart"]))
+    assert np.mean(apart[-5:]) < 0.5 * apart[0]
+
+
+def test_a_users_folder_is_refused(small: dict[str, Any]) -> None:
+    with pytest.raises(CannotDo, match="takes no data"):
+        DenoiserObjective(DenoiserSettings(**small), Surroundings(data=Path("pictures")))
