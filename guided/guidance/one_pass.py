@@ -1,4 +1,8 @@
-"""Editing in one pass: a mapper's change, a global direction of StyleSpace, or a delta mapper's."""
+"""Editing in one pass: a mapper's change, a global direction of StyleSpace, or a delta mapper's.
+
+A prompt of several texts ("A | B::-0.5") asks for the sum of each text's own change, times its
+weight.
+"""
 
 from __future__ import annotations
 
@@ -11,13 +15,15 @@ import torch
 from torch import Tensor
 
 from guided.core.editing import Delta
+from guided.core.prompts import parse
 from guided.core.protocols import Latent
 from guided.core.run import Step
 from guided.errors import ShapeError
 from guided.guidance.directions import channel_weights, fitted_relevance, style_change
 from guided.guidance.edit import SpacedGenerator
 
-TextDirection = Callable[[str], Tensor]
+#: Unit directions [B, D] of a text for pictures with unit features [B, D].
+TextDirection = Callable[[str, Tensor], Tensor]
 
 
 class Changes(Protocol):
@@ -63,17 +69,19 @@ class MapperEditor:
 
 @dataclass(frozen=True, kw_only=True)
 class DirectionEditor:
-    """The same StyleSpace change for every picture, from the difference of two texts.
+    """The StyleSpace change along the difference of two texts.
 
     ``relevance`` [channels, D] are the generator's channel statistics (``fs3``), ``deviations`` one
-    [C_i] for each code, ``towards`` gives the unit text direction [D] of a prompt.  ``beta`` is the
-    threshold below which channels stay as they are; ``alpha`` scales the change.
+    [C_i] for each code, ``embed`` gives the unit features [B, D] of pictures and ``towards`` the
+    unit directions of a text for them: the same for all where the other text is fixed.  ``beta`` is
+    the threshold below which channels stay as they are; ``alpha`` scales the change.
     Source: Patashnik et al. 2021 (StyleCLIP), section 6.
     """
 
     generator: SpacedGenerator
     relevance: Tensor
     deviations: Sequence[Tensor]
+    embed: Callable[[Tensor], Tensor]
     towards: TextDirection
     beta: float = 0.15
     alpha: float = 4.1
@@ -81,7 +89,7 @@ class DirectionEditor:
     rerun: bool = False
 
     def propose(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[object], None, Delta]:
-        """Yield a Step for each distinct prompt and return the change.
+        """Yield a Step for each distinct text and return the change.
 
         Raises:
             CannotDo: beta above every channel's cosine with the text.
@@ -91,14 +99,25 @@ class DirectionEditor:
         colours = [i for i in range(len(codes)) if i % 3 == 1]
         channels = sum(len(d) for i, d in enumerate(self.deviations) if i not in colours)
         relevance = fitted_relevance(self.relevance, channels)
-        distinct = list(dict.fromkeys(prompts))
-        found: dict[str, list[Tensor]] = {}
-        for index, prompt in enumerate(distinct):
-            weights = channel_weights(relevance, self.towards(prompt).to(relevance), self.beta)
-            found[prompt] = style_change(weights, self.deviations, colours)
-            yield Step(index + 1, len(distinct), self.name)
+        parts = [parse(prompt) for prompt in prompts]
+        texts = list(dict.fromkeys(text for each in parts for text, _ in each))
+        with torch.no_grad():
+            seen = self.embed(self.generator.render(codes)).to(relevance)
+        known: dict[str, Tensor] = {}
+        for index, text in enumerate(texts):
+            known[text] = self.towards(text, seen).to(relevance)
+            yield Step(index + 1, len(texts), self.name)
+
+        def moved(row: int, text: str) -> list[Tensor]:
+            weights = channel_weights(relevance, known[text][row], self.beta)
+            return style_change(weights, self.deviations, colours)
+
+        moves = [[(moved(row, text), w) for text, w in each] for row, each in enumerate(parts)]
         change = {
-            name: self.alpha * torch.stack([found[prompt][i] for prompt in prompts])
+            name: self.alpha
+            * torch.stack(
+                [torch.stack([w * found[i] for found, w in each]).sum(0) for each in moves]
+            )
             for i, name in enumerate(codes)
         }
         return Delta(codes, change, self.name)
@@ -116,8 +135,8 @@ class Deltas(Protocol):
 class DeltaEditor:
     """One network for every prompt: from a portrait and a text direction to a change of W+.
 
-    ``embed`` gives the unit features [B, E] of pictures, ``towards`` the unit text direction [E]
-    of a prompt.
+    ``embed`` gives the unit features [B, E] of pictures, ``towards`` the unit directions [B, E] of
+    a text for pictures with such features.
     Source: Lyu et al. 2023 (DeltaEdit, arXiv 2303.06285), section 3.
     """
 
@@ -141,10 +160,15 @@ class DeltaEditor:
             raise ShapeError(
                 f"{len(prompts)} prompts were given for {codes['w'].shape[0]} latents."
             )
-        known = {prompt: self.towards(prompt) for prompt in dict.fromkeys(prompts)}
+        parts = [(row, *part) for row, prompt in enumerate(prompts) for part in parse(prompt)]
+        rows = torch.tensor([row for row, _, _ in parts], device=codes["w"].device)
         with torch.no_grad():
             seen = self.embed(self.generator.render(codes))
-            directions = torch.stack([known[prompt] for prompt in prompts]).to(seen)
-            change = self.change(codes["w"], seen, directions)
+            texts = dict.fromkeys(text for _, text, _ in parts)
+            known = {text: self.towards(text, seen) for text in texts}
+            directions = torch.stack([known[text][row] for row, text, _ in parts]).to(seen)
+            each = self.change(codes["w"][rows], seen[rows], directions)
+            weights = each.new_tensor([weight for _, _, weight in parts])[:, None, None]
+            change = torch.zeros_like(codes["w"]).index_add(0, rows, weights * each)
         yield Step(1, 1, self.name)
         return Delta(codes, {"w": change}, self.name)

@@ -28,14 +28,23 @@ def rivals(text: str) -> list[str]:
     >>> rivals("a house")
     []
     """
-    found: dict[str, None] = {}
+    return list(dict.fromkeys(other for others in rivals_by_fact(text) for other in others))
+
+
+def rivals_by_fact(text: str) -> list[list[str]]:
+    """The rivals of a text, those that change the same fact together.
+
+    >>> [len(others) for others in rivals_by_fact("a smiling person, on a blue background")]
+    [4, 7]
+    """
+    found: dict[tuple[int, int], dict[str, None]] = {}
     for start, end, mention in _mentions(text):
-        for other in _contraries(mention):
+        for place, other in _contraries(mention):
             if wording := _wording(mention, other):
                 said = with_articles(re.sub(r"\b([Aa])n\b", r"\1", text[:start]) + wording)
-                found[said + text[end:]] = None
-    found.pop(text, None)
-    return list(found)
+                found.setdefault((start, place), {})[said + text[end:]] = None
+    facts = ([other for other in others if other != text] for others in found.values())
+    return [others for others in facts if others]
 
 
 def _mentions(text: str) -> Iterator[tuple[int, int, Mention]]:
@@ -81,11 +90,11 @@ def _wordings(topic: str, term: Term) -> Iterator[Mention]:
                 yield Mention(topic, term, role, template, (first, second))
 
 
-def _contraries(mention: Mention) -> list[Term]:
-    """The terms that differ in one fact and cannot be true together with the mention's."""
+def _contraries(mention: Mention) -> list[tuple[int, Term]]:
+    """The terms that differ in one fact, and its place, and contradict the mention's."""
     topic, term = mention.topic, mention.term
     return [
-        other
+        (place, other)
         for place, other in neighbours(topic, term)
         if not allowed(TOPICS[topic][place], str(term[place]))
         & allowed(TOPICS[topic][place], str(other[place]))

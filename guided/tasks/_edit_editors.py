@@ -17,6 +17,7 @@ from guided.errors import CannotDo
 from guided.guidance.edit import OptimiseEditor, styleclip_adam
 from guided.tasks._edit_inputs import Subject
 from guided.tasks._edit_models import EditModels
+from guided.tasks._edit_options import AUTO
 from guided.tasks._edit_rows import Texts, smallest_agreeing
 from guided.tasks._losses import objective_of
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from guided.generators.stylegan2 import Space
     from guided.tasks._edit_options import Options
 
+#: What pictures show where nothing else is said, and the option that lets CLIP find out.
+NEUTRAL = "a portrait"
 _SAMPLES = 2048  # random codes behind the deviation of each StyleSpace channel
 
 
@@ -102,7 +105,8 @@ def _direction(options: Options, models: EditModels) -> Editor:
         generator=models.generator,
         relevance=relevance,
         deviations=channel_deviations(models),
-        towards=lambda prompt: text_towards(options, models, prompt),
+        embed=scorer.embed_images,
+        towards=Towards(options, models),
         beta=options.beta,
         alpha=options.alpha,
     )
@@ -126,30 +130,60 @@ def _delta(options: Options, models: EditModels) -> Editor:
         generator=models.generator,
         change=net,
         embed=models.scorer.embed_images,
-        towards=lambda prompt: text_towards(options, models, prompt),
+        towards=Towards(options, models),
     )
 
 
-def text_towards(options: Options, models: EditModels, prompt: str) -> Tensor:
-    """The unit direction [D] from the neutral text to a prompt, through the templates.
+class Towards:
+    """Unit directions from what pictures show to a text, through the options' templates.
+
+    With a neutral text they lead from there, the same for every picture.  With ``auto`` they lead,
+    for each fact of the text, from what contradicts it and what CLIP sees in the picture (from
+    brown hair, where it is brown, to pink hair); a text without facts of the drawn world leads from
+    a portrait.
 
     Without templates in the options: those of the CLIP paper for CLIPs of photographs, the bare
     text for the portraits kit's own, which has learnt no others.
     """
-    from guided.guidance.directions import text_direction
-    from guided.scorers.zero_shot import prompts_of
-    from guided.zoo.kits import load_kit
 
-    scorer = models.scorer
-    drawn = scorer.name == load_kit("portraits")["scorer"]
-    wanted = options.template or (["{}"] if drawn else ["openai"])
+    def __init__(self, options: Options, models: EditModels) -> None:
+        from guided.zoo.kits import load_kit
 
-    def said(text: str) -> Tensor:
-        return scorer.embed_texts(prompts_of([text], wanted)[text])
+        self._scorer = models.scorer
+        drawn = self._scorer.name == load_kit("portraits")["scorer"]
+        self._templates = options.template or (["{}"] if drawn else ["openai"])
+        self._neutral = options.neutral
+        self._known: dict[str, Tensor] = {}
 
-    neutral = said(options.neutral)
-    parts = [weight * text_direction(said(text), neutral) for text, weight in parse(prompt)]
-    return F.normalize(torch.stack(parts).sum(0), dim=0).to(models.bench.device.torch)
+    def __call__(self, text: str, seen: Tensor) -> Tensor:
+        """Directions [B, D] for pictures with unit features ``seen`` [B, D]."""
+        from guided.guidance.directions import text_direction
+        from guided.portraits.rivals import rivals_by_fact
+
+        target = self._said(text).to(seen)
+        facts = rivals_by_fact(text) if self._neutral == AUTO else []
+        if not facts:
+            start = self._said(NEUTRAL if self._neutral == AUTO else self._neutral).to(seen)
+            return text_direction(target, start)[None].expand(len(seen), -1)
+        moves = torch.zeros_like(seen)
+        for others in facts:
+            told = torch.stack([_middle(self._said(other)) for other in others]).to(seen)
+            moves = moves + _middle(target) - told[(seen @ told.T).argmax(1)]
+        return F.normalize(moves, dim=1)
+
+    def _said(self, text: str) -> Tensor:
+        """The unit embeddings [T, D] of a text in every template."""
+        from guided.scorers.zero_shot import prompts_of
+
+        if text not in self._known:
+            told = prompts_of([text], self._templates)[text]
+            self._known[text] = self._scorer.embed_texts(told)
+        return self._known[text]
+
+
+def _middle(rows: Tensor) -> Tensor:
+    """The unit mean [D] of unit vectors [T, D]."""
+    return F.normalize(rows.mean(0), dim=0)
 
 
 def channel_deviations(models: EditModels) -> list[Tensor]:
@@ -189,7 +223,7 @@ class Judgement:
 
     def __init__(self, models: EditModels, neutral: str, prompts: Sequence[str]) -> None:
         self._models = models
-        self._neutral = neutral
+        self._neutral = NEUTRAL if neutral == AUTO else neutral
         self._prompts = prompts
 
     @cached_property
@@ -209,9 +243,14 @@ class Judgement:
         found: Tensor = self._models.scorer.embed_texts([self._neutral, *rivals(alone)])
         return found
 
-    def smallest(self, delta: Delta, grid: Sequence[float]) -> list[float]:
-        """The smallest strength of ``grid`` at which CLIP names the prompt, for each row."""
-        return smallest_agreeing(self._models, delta, self.texts, grid)
+    def smallest(
+        self, delta: Delta, grid: Sequence[float], keep: Callable[[Tensor], Tensor] | None = None
+    ) -> list[float]:
+        """The smallest strength of ``grid`` at which CLIP names the prompt, for each row.
+
+        ``keep`` puts back what lies outside of a region.
+        """
+        return smallest_agreeing(self._models, delta, self.texts, grid, keep)
 
     def figures(self, before: Tensor, after: Tensor) -> list[dict[str, Any]]:
         """For each row: the cosine with the prompt before and after, the gain, and agreement."""

@@ -42,6 +42,15 @@ class Subject:
     saved: Delta | None = None
     strength: float = 1.0
     prompt: str = ""
+    masked: bool = False  # its latent's own picture has other pixels outside of a mask
+
+    def source(self, size: int) -> Image.Image | None:
+        """Its picture at the generator's size, where it has one."""
+        if self.picture is None and self.photo is not None and self.square is not None:
+            from guided.core.faces import cut
+
+            return cut(self.photo, self.square, size)
+        return self.picture
 
     @property
     def latent(self) -> Latent | None:
@@ -166,6 +175,7 @@ def _continued(path: Path, picture: Image.Image, note: dict[str, Any], size: int
         saved=delta,
         strength=float(strength) if isinstance(strength, (int, float)) else 1.0,
         prompt=str(note.get("prompt", "")),
+        masked=note.get("masked") is True,
     )
 
 

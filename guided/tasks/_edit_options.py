@@ -5,18 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from guided.tasks._edit_diffusion_options import DiffusionKeys, DiffusionMethod
 from guided.tasks._edit_inputs import Faces
 from guided.tasks._edit_rows import Inversion
 from guided.tasks._losses import LossTable
 from guided.tasks.base import TaskOptions, argument, option, recipe_only
 
+#: The neutral text that stands for what CLIP sees.
+AUTO = "auto"
 
-class Options(TaskOptions):
+
+class Options(DiffusionKeys, TaskOptions):
     """The recipe keys of ``edit``."""
 
     images: list[Path] = argument("pictures or saved latents; none edits random portraits", [])
     prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
-    method: Literal["optimise", "direction", "mapper", "delta"] = option(
+    method: Literal["optimise", "direction", "mapper", "delta"] | DiffusionMethod = option(
         "how to find the change", "optimise"
     )
     strength: float | Literal["auto"] = option(
@@ -47,7 +51,9 @@ class Options(TaskOptions):
     mapper: str = option("a mapper's name or file (mapper)", "")
     delta: str = option("a delta mapper's name or file (delta)", "")
     statistics: str = option("channel statistics, such as fs3.npy (direction)", "")
-    neutral: str = option("what the pictures show, in neutral words", "a portrait")
+    neutral: str = option(
+        "what the pictures show, in words; auto: what CLIP sees that contradicts the prompt", AUTO
+    )
     template: list[str] = option("sentences with {} for a text (direction, delta)", [])
     alpha: float = recipe_only("factor of the change (direction)", 4.1)
     beta: float = recipe_only("cosine below which a channel is left alone (direction)", 0.15, ge=0)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from guided.core.editing import Delta
-    from guided.generators.stylegan2 import StyleGan2
+    from guided.tasks._edit_regions import View
 
 
 Paste = Literal["replace", "difference"]
@@ -39,11 +39,16 @@ class Edited:
 
     subject: Subject
     prompt: str
-    delta: Delta
+    view: View
     strength: float
     before: Image.Image
     after: Image.Image
     metrics: dict[str, Any]
+
+    @property
+    def delta(self) -> Delta:
+        """The change of one row."""
+        return self.view.delta
 
     def whole(self, paste: Paste) -> Image.Image:
         """The edited picture, put back into the photograph where it came from one."""
@@ -64,7 +69,7 @@ class Outputs:
     files: dict[str, str | bytes]
     taken: set[str]
 
-    def add(self, generator: StyleGan2, edit: Edited) -> dict[str, Any]:
+    def add(self, edit: Edited) -> dict[str, Any]:
         """The answer's entry for an edit; its latent and animation join ``files``."""
         from guided.generators.latents import pack_delta
 
@@ -84,11 +89,11 @@ class Outputs:
             strip = side_by_side([edit.before, edit.after])
             entry["strip"] = self._picture(f"{name}-strip.png", strip, edit)
         if self.show.sweep:
-            drawn = drawn_at(generator, edit.delta, self.show.sweep)
+            drawn = drawn_at(edit.view, self.show.sweep)
             entry["sweep"] = self._picture(f"{name}-sweep.png", side_by_side(drawn), edit)
         if self.show.frames:
             gif = f"{name}.gif"
-            self.files[gif] = animation(generator, edit.delta, edit.strength, self.show.frames)
+            self.files[gif] = animation(edit.view, edit.strength, self.show.frames)
             entry["animation"] = str(self.folder / gif) if self.folder is not None else gif
         return entry
 
@@ -98,6 +103,8 @@ class Outputs:
         note: dict[str, Any] = {
             "prompt": edit.prompt, "strength": edit.strength, "method": edit.delta.method
         }  # fmt: skip
+        if edit.view.region is not None:
+            note["masked"] = True
         if latent is not None:
             note["latent"] = latent
             if edit.subject.square is not None and edit.subject.photo is not None:
@@ -118,12 +125,11 @@ class Outputs:
         return free
 
 
-def drawn_at(generator: StyleGan2, delta: Delta, strengths: Sequence[float]) -> list[Image.Image]:
+def drawn_at(view: View, strengths: Sequence[float]) -> list[Image.Image]:
     """The pictures of a change of one row at several strengths, one by one."""
     from guided.core.images import to_images
-    from guided.guidance.edit import redraw
 
-    return [to_images(redraw(generator, delta, strength))[0] for strength in strengths]
+    return [to_images(view.at(strength))[0] for strength in strengths]
 
 
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
@@ -133,10 +139,10 @@ def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     return grid(images, len(images))
 
 
-def animation(generator: StyleGan2, delta: Delta, strength: float, frames: int) -> bytes:
+def animation(view: View, strength: float, frames: int) -> bytes:
     """A GIF that goes from the original to the edit and back in ``frames`` steps each way."""
     steps = [strength * i / max(1, frames - 1) for i in range(frames)]
-    drawn = drawn_at(generator, delta, steps)
+    drawn = drawn_at(view, steps)
     there_and_back = [*drawn, *drawn[-2:0:-1]]
     held = [600 if i in (0, frames - 1) else 80 for i in range(len(there_and_back))]
     out = io.BytesIO()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from collections.abc import Generator as Stream
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -117,15 +117,21 @@ def search(
 
 
 def smallest_agreeing(
-    models: EditModels, delta: Delta, texts: Texts, grid: Sequence[float]
+    models: EditModels,
+    delta: Delta,
+    texts: Texts,
+    grid: Sequence[float],
+    keep: Callable[[Tensor], Tensor] | None = None,
 ) -> list[float]:
     """For each row the first strength of ``grid`` at which CLIP names its prompt among the texts
     that it competes with, or the last of the grid where it never does.
+
+    ``keep`` changes drawn pictures before they are looked at.
     """
     chosen = [grid[-1]] * delta.rows
     waiting = set(range(delta.rows))
     for strength in grid:
-        seen = embed(models.generator, models.scorer, delta, strength)
+        seen = embed(models.generator, models.scorer, delta, strength, keep)
         for row in sorted(waiting):
             if texts.agrees(row, seen[row]):
                 chosen[row] = strength
@@ -136,7 +142,11 @@ def smallest_agreeing(
 
 
 def embed(
-    generator: StyleGan2, scorer: Any, delta: Delta, strength: float | Sequence[float]
+    generator: StyleGan2,
+    scorer: Any,
+    delta: Delta,
+    strength: float | Sequence[float],
+    keep: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """The unit embeddings [B, D] of a change's pictures at a strength."""
     import torch
@@ -144,5 +154,6 @@ def embed(
     from guided.guidance.edit import redraw
 
     with torch.no_grad():
-        found: Tensor = scorer.embed_images(redraw(generator, delta, strength))
+        images = redraw(generator, delta, strength)
+        found: Tensor = scorer.embed_images(images if keep is None else keep(images))
     return found

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from guided.tasks._generate_gan_options import GanKeys
+from guided.tasks._generate_unclip_options import UnclipKeys
 from guided.tasks._losses import LossTable
 from guided.tasks.base import TaskOptions, argument, option, recipe_only
 
@@ -52,5 +53,5 @@ class DiffusionKeys(TaskOptions):
     loss: list[LossTable] = recipe_only("further losses to steer by", [])
 
 
-class Options(GanKeys, DiffusionKeys, Shared):
+class Options(UnclipKeys, GanKeys, DiffusionKeys, Shared):
     """The recipe keys of ``generate``."""

@@ -4,6 +4,9 @@ A picture is inverted to the generator's latent (or given as one), moved until C
 the prompt, and drawn again.  Faces in photographs are cut out by four landmarks, edited, and put
 back.  Without pictures, random portraits are edited.  The change is saved beside the picture:
 another strength, or a further edit, starts from it.
+
+The methods sdedit, inpaint, ddim, ddpm, p2p and directional have no such latent: a diffusion model
+draws the picture again.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from guided.core.run import Result, Step
-from guided.errors import GuidedError, UsageError
+from guided.errors import CannotDo, GuidedError, MissingWeights, UsageError
+from guided.tasks import _edit_diffusion
+from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks._edit_inputs import Opening, Subject, looks_drawn, open_mask
 from guided.tasks._edit_options import Options
 from guided.tasks._edit_outputs import Edited, Outputs, Show, changes
@@ -29,6 +34,7 @@ if TYPE_CHECKING:
     from guided.core.protocols import Latent
     from guided.generators.stylegan2 import Space
     from guided.tasks._edit_models import EditModels
+    from guided.tasks._edit_regions import Region
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +43,10 @@ _GRID = tuple(i / 10 for i in range(1, 16))
 
 def needs(options: Options) -> tuple[str, ...]:
     """The roles this verb loads a model for."""
+    if options.method in METHODS:
+        return _edit_diffusion.needs(options)
     roles = ["generator"]
-    if options.prompt:
+    if options.prompt or options.strength == "auto":
         roles.append("scorer")
     known = (".pt", ".pth", ".safetensors")
     if options.invert != "optimise" and any(p.suffix.lower() not in known for p in options.images):
@@ -54,6 +62,9 @@ def needs(options: Options) -> tuple[str, ...]:
 
 def run(options: Options, bench: Workbench) -> Steps:
     """Edit every picture by every prompt, in batches, yielding the Steps of the search."""
+    if options.method in METHODS:
+        edited: Result = yield from _edit_diffusion.run(options, bench)
+        return edited
     _check(options)
     job = Job.of(options, bench)
     subjects = yield from job.opened()
@@ -275,17 +286,22 @@ class Job:
     ) -> list[dict[str, Any]]:
         """The answer's entries of a batch: strengths chosen, pictures drawn, figures taken."""
         from guided.core.images import to_images
-        from guided.guidance.edit import redraw
         from guided.tasks._edit_editors import Judgement
+        from guided.tasks._edit_regions import View, elsewhere
 
-        asked = prompts if self.options.prompt else [""] * len(prompts)
+        view = View(self.models.generator, delta, self.region(rows, delta))
+        asked = self._asked(prompts, delta)
         judge = Judgement(self.models, self.options.neutral, asked)
         if self.options.strength == "auto":
-            strengths = judge.smallest(delta, _GRID)
+            if not all(asked):
+                raise UsageError(
+                    "The strength auto is the least at which CLIP sees the prompt; there is none.",
+                    hint="Give --prompt, or a number for --strength.",
+                )
+            strengths = judge.smallest(delta, _GRID, view.keep)
         else:
             strengths = [float(self.options.strength)] * delta.rows
-        generator = self.models.generator
-        before, after = redraw(generator, delta, 0.0), redraw(generator, delta, strengths)
+        before, after = view.at(0.0), view.at(strengths)
         figures = judge.figures(before, after)
         told = _wants(self.options, "identity") or self.models.here("identity")
         with_identity = self.models.by_role({"identity": told})
@@ -293,16 +309,51 @@ class Job:
             same = with_identity["identity"].embed_images
             for row, value in zip(figures, (same(before) * same(after)).sum(1), strict=True):
                 row["identity"] = float(value)
-        moved = changes(before.clamp(0, 1), after.clamp(0, 1), self.masks(rows))
+        ends = before.clamp(0, 1), after.clamp(0, 1)
+        mask = self.masks(rows)
+        moved = changes(*ends, None)
+        rest = elsewhere(*ends) if mask is None else changes(*ends, mask)
         entries: list[dict[str, Any]] = []
         pictures = zip(to_images(before), to_images(after), strict=True)
         for i, (old, new) in enumerate(pictures):
-            figures[i]["change" if self.options.mask is None else "change_outside"] = float(
-                moved[i]
-            )
-            edit = Edited(rows[i], prompts[i], delta.row(i), strengths[i], old, new, figures[i])
-            entries.append(self.outputs.add(generator, edit))
+            figures[i] |= {"change": float(moved[i]), "change_outside": float(rest[i])}
+            edit = Edited(rows[i], prompts[i], view.row(i), strengths[i], old, new, figures[i])
+            entries.append(self.outputs.add(edit))
         return entries
+
+    def region(self, rows: Sequence[Subject], delta: Delta) -> Region | None:
+        """Where the rows may change, if there is a mask; ``optimise`` spares the rest by a loss."""
+        from guided.core.images import to_tensor
+        from guided.tasks._edit_regions import Region
+
+        mask = self.masks(rows)
+        if mask is None:
+            for row in rows:
+                if row.masked:
+                    self.warn(
+                        f"{row.file} was edited within a mask; without --mask the whole picture "
+                        "is drawn from its latent."
+                    )
+            return None
+        if delta.method == "optimise":
+            return None
+        outside = self.models.generator.render(delta.at(0.0)).detach()
+        for i, row in enumerate(rows):
+            if (source := row.source(outside.shape[-1])) is not None:
+                outside[i] = to_tensor(source)[0].to(outside)
+        return Region.of(mask, outside)
+
+    def _asked(self, prompts: Sequence[str], delta: Delta) -> Sequence[str]:
+        """What CLIP is asked about each row; nothing where no words or no CLIP are at hand."""
+        if self.options.prompt:
+            return prompts
+        if delta.method == "mapper" or not all(prompts):
+            return [""] * len(prompts)
+        try:
+            self.models.scorer  # noqa: B018
+        except (MissingWeights, CannotDo):
+            return [""] * len(prompts)
+        return prompts
 
     def answer(self, results: list[dict[str, Any]]) -> dict[str, Any]:
         """The answer: results, and errors and warnings where there are any."""

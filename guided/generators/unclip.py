@@ -1,0 +1,241 @@
+"""Two stages from words to a picture: a prior imagines its embedding, a decoder draws that.
+
+The decoder is the shipped denoiser, which takes embeddings of pictures; the prior is a model of its
+own, a folder with config.json and model.safetensors, that belongs to one CLIP, named by its hash.
+Together they are a pipeline of diffusers' kind that is saved and loaded whole.
+Source: Ramesh et al. 2022 (unCLIP, DALL-E 2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from guided.core.device import Device
+from guided.errors import CannotDo, CorruptWeights, ShapeError
+from guided.generators.diffusion import Diffusion, quiet
+from guided.generators.diffusion_folder import INDEX, components
+from guided.generators.diffusion_own import parts_of
+from guided.generators.diffusion_pipeline import GuidedPipeline
+from guided.generators.diffusion_vae import settled
+from guided.generators.diffusion_words import Words, read_words
+from guided.nets.prior import PortraitPrior
+from guided.zoo import find
+from guided.zoo.packing import load_weights
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CLIP = "scorer_sha256"
+_OPTIONAL = ["unet", "text_encoder_2", "tokenizer_2", "tiny"]
+SCHEDULE: dict[str, Any] = {
+    "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample",
+    "timestep_spacing": "trailing", "clip_sample": False,
+}  # fmt: skip
+"""The prior's schedule: it predicts the clean embedding."""
+
+
+def prior_scheduler() -> Any:
+    """A fresh scheduler of the prior: steps of DDIM that draw noise anew are DDPM's own."""
+    from diffusers import DDIMScheduler
+
+    return DDIMScheduler.from_config(SCHEDULE)
+
+
+@dataclass(frozen=True)
+class BoundPrior:
+    """A prior that was told some words; N rows, or twice as many, those without words first."""
+
+    net: PortraitPrior
+    words: Words
+    scheduler: Any
+
+    @property
+    def width(self) -> int:
+        """The width of embeddings."""
+        return int(self.net.config.embed_width)
+
+    def predict(self, given: Tensor, time: Any) -> Tensor:
+        """The clean embeddings [N, D] behind noisy ones [N, D], float32, as inside the prior."""
+        words = self.words
+        times = torch.as_tensor(time, device=given.device).reshape(1).expand(len(given))
+        with torch.no_grad():
+            found: Tensor = self.net(given, times, words.states, words.mask, words.pooled)
+        return found.float()
+
+    def outward(self, inside: Tensor) -> Tensor:
+        """Unit embeddings [N, D] of clean samples."""
+        with torch.no_grad():
+            return self.net.outward(inside)
+
+
+class UnclipPipeline(GuidedPipeline):
+    """A pipeline of the shipped kind, with the prior of its CLIP.
+
+    ``scorer_sha256`` names the CLIP whose embeddings both stages speak.
+    """
+
+    _optional_components = _OPTIONAL
+
+    def __init__(
+        self,
+        vae: Any,
+        scheduler: Any,
+        transformer: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        prior: Any,
+        prior_scheduler: Any,
+        unet: Any = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
+        tiny: Any = None,
+        force_zeros_for_empty_prompt: bool = True,  # noqa: FBT001, FBT002
+        preview: list[list[float]] | None = None,
+        scorer_sha256: str = "",
+    ) -> None:
+        self.register_modules(prior=prior, prior_scheduler=prior_scheduler)
+        self.register_to_config(scorer_sha256=scorer_sha256)
+        super().__init__(
+            vae=vae, scheduler=scheduler, transformer=transformer, text_encoder=text_encoder,
+            tokenizer=tokenizer, tiny=tiny, preview=preview, unet=unet,
+            text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
+            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+        )  # fmt: skip
+        if self.family != "own":
+            raise CannotDo(
+                "This denoiser takes no embeddings of pictures, so it decodes none.",
+                hint="Take one that scripts/build_weights denoiser made.",
+            )
+        width = int(transformer.config.embed_width)
+        if int(prior.config.embed_width) != width:
+            raise ShapeError(
+                f"The prior gives embeddings of {prior.config.embed_width} numbers, the decoder "
+                f"takes {width}."
+            )
+
+    def told(
+        self, prompts: Sequence[str], negatives: Sequence[str] = (), *, both: bool = False
+    ) -> BoundPrior:
+        """The prior for these prompts; ``both`` puts rows of ``negatives`` before them."""
+        apart = list(negatives) or [""] * len(prompts)
+        texts = [*(apart if both else ()), *prompts]
+        words = read_words(self.text_encoder, self.tokenizer, texts)
+        plan = type(self.prior_scheduler).from_config(self.prior_scheduler.config)
+        return BoundPrior(self.prior, words, plan)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A prior and the hash of the CLIP whose embeddings it gives."""
+
+    net: PortraitPrior
+    scorer_sha256: str
+
+
+def load_prior(name: str, scorer_sha256: str, device: Device | None = None) -> Prior:
+    """The prior of that name (or in that folder), of the CLIP with that hash ("": not known).
+
+    Raises:
+        MissingWeights: there is none of that name here.
+        CorruptWeights: files that do not fit together, or a prior of another CLIP.
+    """
+    place = Path(name).expanduser()
+    folder = place if (place / CONFIG).is_file() else find(name, "prior").folder
+    try:
+        table = json.loads((folder / CONFIG).read_text("utf-8"))
+        learnt = str(table.pop(CLIP))
+        net = PortraitPrior(**table)
+        state = {k: v.float() for k, v in load_weights(folder / WEIGHTS).items()}
+        net.load_state_dict(state)
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        raise CorruptWeights(
+            f"The prior in {folder} does not fit this version: {str(error).splitlines()[0]}",
+            hint="Rebuild it with scripts/build_weights prior.",
+        ) from error
+    if scorer_sha256 and learnt != scorer_sha256:
+        raise CorruptWeights(
+            f"The prior in {folder} gives embeddings of another CLIP than the decoder takes: "
+            f"{learnt[:16]}..., not {scorer_sha256[:16]}....",
+            hint="Rebuild it with scripts/build_weights prior, or name another one with --prior.",
+        )
+    home = device or Device()
+    net.suit(home.torch)
+    return Prior(settled(net, home), learnt)
+
+
+def with_prior(decoder: Diffusion, prior: Prior) -> Diffusion:
+    """The two stages as one generator, whose ``pipe`` is an UnclipPipeline.
+
+    Raises:
+        CannotDo: a decoder that takes no embeddings of pictures.
+        ShapeError: embeddings of another width.
+    """
+    pipe = decoder.pipe
+    if pipe.family != "own":
+        raise CannotDo(
+            f"The model {decoder.name!r} takes no embeddings of pictures, so it decodes none.",
+            hint="Take --method diffusion, or the shipped denoiser.",
+        )
+    both = UnclipPipeline(
+        vae=pipe.vae, scheduler=pipe.scheduler, transformer=pipe.transformer, tiny=pipe.tiny,
+        text_encoder=pipe.text_encoder, tokenizer=pipe.tokenizer, preview=pipe.config.preview,
+        prior=prior.net, prior_scheduler=prior_scheduler(), scorer_sha256=prior.scorer_sha256,
+    )  # fmt: skip
+    return Diffusion(both, name=decoder.name, device=decoder.device)
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder holds both stages, as ``UnclipPipeline.save_pretrained`` writes them."""
+    try:
+        table = json.loads((folder / INDEX).read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(table, dict) and "prior" in table
+
+
+def clip_of(folder: Path) -> str:
+    """The hash of the CLIP whose embeddings the denoiser in a folder takes; "" where none is said.
+
+    Raises:
+        CorruptWeights: an index or a parts.json that cannot be read.
+    """
+    parts = parts_of(folder)
+    if parts is not None:
+        return parts.scorer_sha256
+    try:
+        return str(json.loads((folder / INDEX).read_text("utf-8")).get(CLIP, ""))
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptWeights(f"{folder / INDEX} cannot be read: {error}.") from error
+
+
+def load_unclip(folder: Path, device: Device | None = None, *, name: str = "") -> Diffusion:
+    """The generator of two stages in a folder that was saved whole.
+
+    Raises:
+        MissingWeights: a component that is not there; it is named.
+        UnsafeWeights: a component of an unknown class, or weights that are pickled.
+        CorruptWeights: files that do not fit together.
+    """
+    named, home = components(folder), device or Device()
+    for part in ("prior", "prior_scheduler"):
+        if part not in named:
+            raise CorruptWeights(
+                f"{folder / INDEX} names no {part!r}.", hint="Save the whole pipeline again."
+            )
+    absent = {part: None for part in _OPTIONAL if part not in named}
+    try:
+        with quiet():
+            pipe = UnclipPipeline.from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, torch_dtype=home.dtype,
+                **absent,
+            )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise CorruptWeights(f"{folder} cannot be loaded: {reason}") from error
+    pipe.prior.suit(home.torch)
+    return Diffusion(pipe, name=name or folder.name, device=home)

@@ -1,0 +1,75 @@
+"""Moves on the sphere of CLIP embeddings: between two, towards what words say, and of noise.
+
+Source: Shoemake 1985 (slerp); Ramesh et al. 2022 (unCLIP), section 3, for text diffs.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guided.errors import ShapeError, UsageError
+
+_NEAR = 1e-4  # radians; nearer than this a chord is an arc to the last bit
+
+
+def slerp(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
+    """Unit vectors [B, D] at a share of the arc from ``start`` to ``end``, unit vectors [B, D].
+
+    A share of 0 gives ``start`` and 1 gives ``end``, to the bit.  Nearly parallel vectors are
+    joined by their chord; opposite ones by an arc through the axis they point along least.
+
+    Raises:
+        ShapeError: other shapes, or another number of shares than rows.
+    """
+    if start.shape != end.shape or start.ndim != 2:
+        raise ShapeError(
+            f"Both ends must be [B, D] alike, not {list(start.shape)} and {list(end.shape)}."
+        )
+    part = torch.as_tensor(share, dtype=start.dtype, device=start.device).reshape(-1, 1)
+    if part.shape[0] not in (1, start.shape[0]):
+        raise ShapeError(f"{part.shape[0]} shares were given for {start.shape[0]} rows.")
+    angle = 2 * torch.atan2((end - start).norm(dim=1), (end + start).norm(dim=1))[:, None]
+    across = end - (start * end).sum(1, keepdim=True) * start
+    least = F.one_hot(start.abs().argmin(1), start.shape[1]).to(start)
+    other = least - (start * least).sum(1, keepdim=True) * start
+    opposite = across.norm(dim=1, keepdim=True) < _NEAR
+    across = F.normalize(torch.where(opposite, other, across), dim=1)
+    arc = (part * angle).cos() * start + (part * angle).sin() * across
+    chord = (1 - part) * start + part * end
+    found = F.normalize(torch.where(angle < _NEAR, chord, arc), dim=1)
+    found = torch.where(part == 0, start, found)
+    return torch.where(part == 1, end, found)
+
+
+def slerp_noise(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
+    """Noise [B, ...] at a share of the way: directions by slerp, lengths in equal steps.
+
+    Raises:
+        ShapeError: other shapes.
+    """
+    if start.shape != end.shape:
+        raise ShapeError(f"Noise of {list(start.shape)} and {list(end.shape)} does not mix.")
+    one, two = start.flatten(1), end.flatten(1)
+    lengths = [each.norm(dim=1, keepdim=True) for each in (one, two)]
+    part = torch.as_tensor(share, dtype=one.dtype, device=one.device).reshape(-1, 1)
+    turned = slerp(F.normalize(one, dim=1), F.normalize(two, dim=1), part.flatten())
+    found = ((1 - part) * lengths[0] + part * lengths[1]) * turned
+    found = torch.where(part == 0, one, found)
+    return torch.where(part == 1, two, found).view_as(start)
+
+
+def text_diff(to: Tensor, source: Tensor) -> Tensor:
+    """Unit directions [B, D] from what a text ``source`` [B, D] says to what ``to`` [B, D] says.
+
+    Raises:
+        UsageError: both say the same to this CLIP.
+    """
+    change = to - source
+    if float(change.norm(dim=1).min()) < _NEAR:
+        raise UsageError(
+            "The text to go towards says what the picture's own text says.",
+            hint="Name something that the picture does not show.",
+        )
+    return F.normalize(change, dim=1)

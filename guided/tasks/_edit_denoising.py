@@ -1,0 +1,230 @@
+"""How the methods of diffusion edit a batch of pictures: noise, words, what stays, how far."""
+
+from __future__ import annotations
+
+from collections.abc import Generator as Stream
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guided.core.objective import Draft, Objective
+from guided.core.run import Step
+from guided.core.seeds import Seeds
+from guided.errors import UsageError
+from guided.generators.diffusion import BoundDiffusion, Diffusion
+from guided.generators.diffusion_source import (
+    attention_net,
+    latents_of,
+    token_ids,
+    walking,
+    word_ids,
+)
+from guided.guidance.attention_control import Alignment, Control, controlled
+from guided.guidance.denoise import Guidance
+from guided.guidance.inversion import Inversion, invert
+from guided.guidance.walk import Kept, Path, Walk, first_of
+from guided.losses.directional import Directional
+from guided.portraits.rivals import rivals_by_fact
+from guided.tasks._edit_editors import NEUTRAL
+from guided.tasks._edit_options import AUTO, Options
+from guided.tasks._losses import objective_of
+
+#: The part of the denoising that is done again at strength 1, where nothing else is asked for.
+NOISE = {"sdedit": 0.6, "inpaint": 1.0, "ddim": 0.8, "ddpm": 0.65, "p2p": 0.9, "directional": 0.6}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Pictures [B, 3, S, S] in [0, 1], prompts, what the pictures show in words, a seed a row.
+
+    ``mask`` [B, 1, S, S] is 1 where the pictures may change.
+    """
+
+    images: Tensor
+    prompts: Sequence[str]
+    words: Sequence[str]
+    seeds: Seeds
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DenoisingEditor:
+    """Edits by a diffusion model as the options say; ``scorer`` is asked by ``directional``."""
+
+    options: Options
+    model: Diffusion
+    scorer: Any = None
+
+    def pictures(self, sources: Sources, strength: float) -> Stream[Step[Any], None, Tensor]:
+        """The edited pictures [B, 3, S, S] at a strength, yielding Steps; 0 is the pictures
+        themselves.
+
+        Raises:
+            UsageError: a strength below 0, which denoising cannot follow.
+        """
+        if strength < 0:
+            raise UsageError(
+                f"--method {self.options.method} has no opposite, so strength must be 0 or more, "
+                f"not {strength:g}.",
+                hint="Say the opposite in words.",
+            )
+        asked = self.options.noise
+        share = min(1.0, strength * (NOISE[self.options.method] if asked is None else asked))
+        first = first_of(self.options.denoise_steps, share)
+        if first == self.options.denoise_steps:
+            return sources.images
+        latents = latents_of(self.model.pipe, sources.images)
+        work = getattr(self, f"_{self.options.method}")
+        found = yield from work(sources, latents, first)
+        with torch.no_grad():
+            return self.model.render({"x0": found}).float()
+
+    # ------------------------------------------------------------------ the methods
+
+    def _sdedit(
+        self, sources: Sources, latents: Tensor, first: int
+    ) -> Stream[Step[Any], None, Tensor]:
+        noise = self._noise(sources, latents)
+        kept = self._kept(sources, latents, noise)
+        bound = self._bound(sources.prompts, self.options.cfg)
+        walk = self._walk(
+            bound, noise, sources.seeds, self.options.cfg, first=first, latents=latents, kept=kept
+        )
+        return walk.steps()
+
+    _inpaint = _sdedit
+
+    def _ddim(
+        self, sources: Sources, latents: Tensor, first: int
+    ) -> Stream[Step[Any], None, Tensor]:
+        path = yield from self._path(sources, latents, first)
+        bound = self._bound(sources.prompts, self.options.cfg)
+        walk = self._walk(
+            bound, latents, sources.seeds, self.options.cfg, first=first, sample=path.states[0],
+            added=path.added, eta=path.eta,
+        )  # fmt: skip
+        found = yield from walk.steps()
+        return found
+
+    _ddpm = _ddim
+
+    def _p2p(
+        self, sources: Sources, latents: Tensor, first: int
+    ) -> Stream[Step[Any], None, Tensor]:
+        path = yield from self._path(sources, latents, first)
+        options, count = self.options, len(latents)
+        bound = self._bound([*sources.words, *sources.prompts], options.cfg)
+        control = Control(self._alignment(bound, sources), options.cross_share, options.self_share)
+        net = attention_net(self.model.pipe)
+        with controlled(net, bound, control, path.steps) as model:
+            walk = self._walk(
+                model, latents.repeat(2, 1, 1, 1), Seeds(sources.seeds.values * 2), options.cfg,
+                first=first, sample=path.states[0].repeat(2, 1, 1, 1), beside=path,
+            )  # fmt: skip
+            found = yield from walk.steps()
+        return found[count:]
+
+    def _directional(
+        self, sources: Sources, latents: Tensor, first: int
+    ) -> Stream[Step[Any], None, Tensor]:
+        options, pipe = self.options, self.model.pipe
+        path = yield from self._path(sources, latents, first)
+        neutral = NEUTRAL if options.neutral == AUTO else options.neutral
+        objective = (
+            objective_of(options.loss) if options.loss
+            else Objective.of(Directional(source=neutral))
+        )  # fmt: skip
+        guidance = Guidance(
+            objective=objective, scorer=self.scorer, prompts=tuple(sources.prompts),
+            scale=options.guide_scale, decode=options.decode,
+            extras={} if sources.mask is None else {"mask": sources.mask},
+        )  # fmt: skip
+        walk = self._walk(
+            self._bound(sources.words, 1.0), latents, sources.seeds, 1.0, first=first,
+            sample=path.states[0], added=path.added, eta=path.eta, guidance=guidance,
+            source=Draft({"x0": latents}, lambda latent: pipe.picture(latent["x0"], "vae")),
+        )  # fmt: skip
+        found = yield from walk.steps()
+        return found
+
+    # ------------------------------------------------------------------ their parts
+
+    def _bound(self, prompts: Sequence[str], cfg: float) -> BoundDiffusion:
+        return self.model.bound(prompts, cfg=cfg)
+
+    def _walk(self, model: Any, noise: Tensor, seeds: Seeds, cfg: float, **more: Any) -> Walk:
+        return Walk(
+            model, walking(self.model), noise, seeds, self.options.denoise_steps, cfg, **more
+        )
+
+    def _noise(self, sources: Sources, latents: Tensor) -> Tensor:
+        shape, place = latents.shape[1:], latents.device
+        return sources.seeds.normal(shape, "edit/noise", place).to(latents.dtype)
+
+    def _kept(self, sources: Sources, latents: Tensor, noise: Tensor) -> Kept | None:
+        """What stays of the latents: those of which no pixel may change."""
+        if sources.mask is None:
+            return None
+        factor = sources.mask.shape[-1] // latents.shape[-1]
+        mask = (F.max_pool2d(sources.mask, factor) > 0).to(latents)
+        return Kept(latents, mask, noise)
+
+    def _path(self, sources: Sources, latents: Tensor, first: int) -> Stream[Step[Any], None, Path]:
+        kind: Inversion = "ddpm" if self.options.method == "ddpm" else "ddim"
+        bound = self._bound(sources.words, 1.0)
+        path: Path = yield from invert(
+            bound, walking(self.model), latents, sources.seeds, self.options.denoise_steps,
+            first=first, kind=kind,
+        )  # fmt: skip
+        return path
+
+    def _alignment(self, bound: BoundDiffusion, sources: Sources) -> Alignment:
+        pipe, length = self.model.pipe, bound.words.text.shape[1]
+        one, two = (token_ids(pipe, texts, length) for texts in (sources.words, sources.prompts))
+        found = Alignment.of(one, two, self.options.attention, length)
+        for asked in self.options.reweight:
+            word, factor = weighted(asked)
+            found = found.reweighted(two, word_ids(pipe, word), factor)
+        return found
+
+
+def weighted(asked: str) -> tuple[str, float]:
+    """A word and its factor, of WORD=FACTOR.
+
+    Raises:
+        UsageError: another form, or a factor that is no number from 0 up.
+
+    >>> weighted("red hat=1.5")
+    ('red hat', 1.5)
+    """
+    word, _, number = asked.rpartition("=")
+    try:
+        factor = float(number)
+    except ValueError:
+        factor = -1.0
+    if not word.strip() or not 0 <= factor < float("inf"):
+        raise UsageError(
+            f"--reweight takes WORD=FACTOR with a factor from 0 up, not {asked!r}.",
+            hint="Write for example --reweight smiling=2.",
+        )
+    return word.strip(), factor
+
+
+def source_words(prompt: str, seen: Tensor, scorer: Any) -> str:
+    """What a picture shows in place of what a prompt asks for: its facts as the CLIP sees them.
+
+    ``seen`` [D] is the picture's unit embedding.  A prompt without facts of the drawn world has no
+    counterpart: the empty text.
+    """
+    said, count = prompt, len(rivals_by_fact(prompt))
+    for place in range(count):
+        others = rivals_by_fact(said)
+        if len(others) != count:
+            break
+        told = scorer.embed_texts(others[place]).to(seen)
+        said = others[place][int((told @ seen).argmax())]
+    return said if count else ""

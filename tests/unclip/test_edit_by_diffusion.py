@@ -1,0 +1,205 @@
+"""``guided edit`` by the methods of diffusion, and what they refuse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from guided.core import lineage
+from guided.core.images import to_tensor
+from guided.core.seeds import Seeds
+from guided.errors import MissingWeights, UsageError
+from guided.generators.diffusion_own import load_own
+from guided.generators.diffusion_source import latents_of
+from guided.guidance.walk import drained
+from guided.portraits.rivals import rivals_by_fact
+from guided.recipe import Recipe
+from guided.scorers.clip import ClipScorer
+from guided.studio import again, run
+from guided.tasks._edit_denoising import DenoisingEditor, Sources, source_words, weighted
+from guided.tasks._edit_diffusion_options import METHODS
+from guided.tasks.edit import Options, needs
+
+PROMPT = "a smiling person with pink hair"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for name, shape in (("tall", (48, 40, 3)), ("square", (32, 32, 3))):
+        Image.fromarray(rng.integers(0, 255, shape, dtype=np.uint8)).save(folder / f"{name}.png")
+    for name, shape in (("tall-mask", (48, 40)), ("mask", (32, 32)), ("odd", (30, 33))):
+        mask = np.zeros(shape, np.uint8)
+        mask[14:24, 6:20] = 255
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    for name, value in (("none", 0), ("all", 255)):
+        Image.fromarray(np.full((32, 32), value, np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def edit(
+    denoiser: Path, bundle: Path, files: Path, tmp_path: Path
+) -> Callable[..., dict[str, Any]]:
+    def call(**options: Any) -> dict[str, Any]:
+        data: dict[str, Any] = {
+            "task": "edit", "images": [str(files / "square.png")], "prompt": [PROMPT],
+            "denoiser": f"local-dir:{denoiser}", "scorer": f"local-dir:{bundle}", "device": "cpu",
+            "denoise_steps": 4, "out": str(tmp_path / "out"), **options,
+        }  # fmt: skip
+        return run(Recipe.of(data, "test")).result().answer
+
+    return call
+
+
+def pixels(path: str | Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB")).astype(int)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "inpaint"])
+def test_a_method_edits_any_pictures_by_any_prompts(
+    method: str, edit: Callable[..., Any], files: Path
+) -> None:
+    images = [str(files / "tall.png"), str(files / "square.png")]
+    answer = edit(method=method, images=images, prompt=[PROMPT, "a red cat"], batch=3)
+    rows = answer["results"]
+    assert [row["file"] for row in rows] == [each for each in images for _ in range(2)]
+    assert [row["prompt"] for row in rows] == [PROMPT, "a red cat"] * 2
+    found = [pixels(row["image"]) for row in rows]
+    assert all(each.shape == (32, 32, 3) for each in found)
+    assert len({each.tobytes() for each in found}) == 4
+    for row in rows:
+        assert row["method"] == method
+        assert {"clip_before", "clip_after", "clip_gain", "agrees", "change"} <= set(row["metrics"])
+        known = lineage.read(Path(row["image"]))
+        assert known is not None
+        assert known.picture.note["prompt"] == row["prompt"]
+
+
+def test_the_same_bits_again_and_a_source_at_strength_0(
+    edit: Callable[..., Any], files: Path, tmp_path: Path
+) -> None:
+    (row,) = edit(method="p2p", strip=True, sweep=[0.0, 0.5], reweight=["pink=2"])["results"]
+    repeated = again(tmp_path / "out", out=str(tmp_path / "again")).result()
+    assert (pixels(repeated.answer["results"][0]["image"]) == pixels(row["image"])).all()
+    assert pixels(row["strip"]).shape[1] >= 64
+    sheet = pixels(row["sweep"])
+    gap = (sheet.shape[0] - 32) // 2
+    inside = sheet[gap : gap + 32, gap : gap + 32]
+    assert (inside == pixels(files / "square.png")).all()
+    (still,) = edit(method="ddpm", strength=0, out=str(tmp_path / "still"))["results"]
+    assert (pixels(still["image"]) == pixels(files / "square.png")).all()
+
+
+@pytest.mark.parametrize("method", ["inpaint", "ddpm", "directional"])
+def test_outside_a_mask_every_bit_stays(method: str, edit: Callable[..., Any], files: Path) -> None:
+    for source, mask in (("square", "mask"), ("tall", "tall-mask"), ("tall", "mask")):
+        (row,) = edit(
+            method=method, mask=str(files / f"{mask}.png"), images=[str(files / f"{source}.png")]
+        )["results"]
+        outside = row["metrics"]["change_outside"]  # a mask that is resized has grey edges
+        assert outside < 0.02 if mask == "tall-mask" else outside == 0
+        assert row["metrics"]["change"] > 0
+        if source == "square":
+            before, after = pixels(files / "square.png"), pixels(row["image"])
+            outside = pixels(files / "mask.png") == 0
+            assert (before[outside] == after[outside]).all()
+            assert (before[~outside] != after[~outside]).any()
+
+
+@pytest.mark.parametrize("method", ["ddim", "ddpm", "p2p"])
+def test_told_what_it_shows_a_picture_is_the_autoencoders(
+    method: str, denoiser: Path, scorer: ClipScorer, files: Path
+) -> None:
+    model = load_own(denoiser, scorer)
+    options = Options(method=method, prompt=[PROMPT], denoise_steps=5, cfg=1.0)  # type: ignore[arg-type]
+    images = to_tensor(Image.open(files / "square.png"))
+    same = Sources(images, [PROMPT], [PROMPT], Seeds.of(0))
+    found = drained(DenoisingEditor(options, model).pictures(same, 1.0))
+    with torch.no_grad():
+        wanted = model.render({"x0": latents_of(model.pipe, images)})
+    torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
+    other = Sources(images, ["a red cat"], [PROMPT], Seeds.of(0))
+    moved = drained(DenoisingEditor(options, model).pictures(other, 1.0))
+    assert float((moved - wanted).abs().max()) > 1e-2
+
+
+def test_pictures_are_edited_as_if_alone(denoiser: Path, scorer: ClipScorer) -> None:
+    model = load_own(denoiser, scorer)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    prompts, words = ["a red cat", "a dog"], ["a cat", "a green dog"]
+    for method in METHODS:
+        options = Options(method=method, prompt=prompts, denoise_steps=3)  # type: ignore[arg-type]
+        editor = DenoisingEditor(options, model, scorer)
+        both = drained(editor.pictures(Sources(images, prompts, words, Seeds.of(0, 2)), 1.0))
+        alone = Sources(images[1:], prompts[1:], words[1:], Seeds.of(1))
+        torch.testing.assert_close(
+            drained(editor.pictures(alone, 1.0)), both[1:], atol=2e-3, rtol=0
+        )
+
+
+def test_auto_takes_the_least_strength_that_clip_agrees_with(edit: Callable[..., Any]) -> None:
+    (row,) = edit(method="sdedit", strength="auto")["results"]
+    from guided.tasks._edit_diffusion import GRID
+
+    assert row["strength"] in GRID
+    assert row["metrics"]["agrees"] or row["strength"] == GRID[-1]
+
+
+def test_what_a_picture_shows_instead_is_asked_of_clip(scorer: ClipScorer) -> None:
+    stream = torch.Generator().manual_seed(0)
+    seen = torch.nn.functional.normalize(torch.randn(24, generator=stream), dim=0)
+    said = source_words(PROMPT, seen, scorer)
+    assert len(rivals_by_fact(said)) == len(rivals_by_fact(PROMPT)) == 2
+    assert "a smiling" not in said
+    assert "pink" not in said
+    options = rivals_by_fact("a person with pink hair")[0]
+    best = options[int((scorer.embed_texts(options) @ seen).argmax())]
+    assert source_words("a person with pink hair", seen, scorer) == best
+    assert source_words("a house", seen, scorer) == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"method": "inpaint"}, "needs --mask"),
+        ({"method": "sdedit", "mask": "none"}, "black everywhere"),
+        ({"method": "sdedit", "mask": "all"}, "white everywhere"),
+        ({"method": "sdedit", "images": []}, "none was given"),
+        ({"method": "sdedit", "prompt": []}, "What should change"),
+        ({"method": "sdedit", "gif": 3}, "animated"),
+        ({"method": "sdedit", "landmarks": ["1,2,3,4,5,6,7,8"]}, "whole picture"),
+        ({"method": "sdedit", "strength": -1.0}, "no opposite"),
+        ({"method": "sdedit", "reweight": ["pink=2"]}, "for --method p2p"),
+        ({"method": "p2p", "reweight": ["pink"]}, "WORD=FACTOR"),
+        ({"method": "p2p", "reweight": ["zebra=2"]}, "none of the prompts"),
+    ],
+)
+def test_bad_input_is_refused(
+    options: dict[str, Any], told: str, edit: Callable[..., Any], files: Path
+) -> None:
+    if "mask" in options:
+        options = {**options, "mask": str(files / f"{options['mask']}.png")}
+    with pytest.raises(UsageError, match=told):
+        edit(**options)
+
+
+def test_files_that_do_not_fit_are_reported(edit: Callable[..., Any], files: Path) -> None:
+    answer = edit(method="inpaint", mask=str(files / "odd.png"))
+    assert answer["results"] == []
+    assert "33 x 30" in answer["errors"][0]["error"]
+    images = [str(files / "square.png"), str(files / "absent.png")]
+    answer = edit(method="ddim", images=images)
+    assert len(answer["results"]) == 1
+    assert "absent.png" in answer["errors"][0]["file"]
+    with pytest.raises(MissingWeights, match="absent-denoiser"):
+        edit(method="ddim", denoiser="absent-denoiser")
+    assert needs(Options(method="ddim", prompt=["a"])) == ("denoiser", "scorer")
+    assert weighted("a = b=1.5") == ("a = b", 1.5)
