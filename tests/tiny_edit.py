@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
+from guided.nets.delta import DeltaNet
+from guided.nets.folded_encoder import FoldedStyleEncoder
 from guided.nets.identity import IdentityNet
 from tests.tiny_clip import write_clip
 from tests.tiny_faces import seeded, write_generator
@@ -28,6 +30,20 @@ def write_models(folder: Path) -> dict[str, str]:
         "scorer": f"local-dir:{write_clip(folder / 'clip')}",
         "identity": str(file),
     }
+
+
+def write_inverter(path: Path, rows: int = 8, style: int = 16) -> Path:
+    """A random inversion encoder of the small kind."""
+    net = seeded(lambda: FoldedStyleEncoder(rows, style, (8, 8, 8), (0, 0, 0), 4, 16), 6)
+    save_file({f"encoder.{name}": value for name, value in net.state_dict().items()}, path)
+    return path
+
+
+def write_delta(path: Path, rows: int = 8, style: int = 16, embed: int = 24) -> Path:
+    """A random delta mapper."""
+    net = seeded(lambda: DeltaNet(rows, style, embed, middle=12, hidden=16), 5)
+    save_file(net.state_dict(), path)
+    return path
 
 
 def descend(

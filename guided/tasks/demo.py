@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Picture, Result, Step
 from guided.errors import MissingWeights
-from guided.tasks import _demo_caption, _demo_search
+from guided.tasks import _demo_caption, _demo_edit, _demo_search
 from guided.tasks import _report as html
 from guided.tasks._report import Section
 from guided.tasks.base import Steps, TaskOptions, Workbench, option
@@ -240,6 +240,11 @@ def the_caption(stage: Stage) -> Generator[Step[Any], None, Section]:
     return (yield from _demo_caption.the_caption(stage.bench, stage.hero))
 
 
+def the_edit(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """A portrait is changed by words, weaker and stronger."""
+    return (yield from _demo_edit.the_edit(stage.bench, stage.hero))
+
+
 #: The chapters in their order; each yields Steps and returns its part of the page.
 CHAPTERS: tuple[Chapter, ...] = (
     the_world,
@@ -247,6 +252,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     the_counterfactuals,
     the_search,
     the_caption,
+    the_edit,
 )
 
 

@@ -129,13 +129,14 @@ def test_direction_editor_gives_each_row_its_prompt(generator: StyleGan2) -> Non
     )
     asked: list[str] = []
 
-    def towards(prompt: str) -> torch.Tensor:
+    def towards(prompt: str, seen: torch.Tensor) -> torch.Tensor:
         asked.append(prompt)
-        return torch.eye(4)[int(prompt)]
+        return torch.eye(4)[int(prompt)].expand(len(seen), -1)
 
     editor = DirectionEditor(
         generator=generator, relevance=relevance, towards=towards, beta=0.1, alpha=2.0,
         deviations=[torch.full((size,), 0.5) for size in sizes],
+        embed=lambda images: torch.full((len(images), 4), 0.5),
     )  # fmt: skip
     steps, delta = finished(editor.propose(codes, ["0", "1", "0"]))
     assert asked == ["0", "1"]

@@ -57,7 +57,7 @@ def test_all_parts(judged: Judged, tmp_path: Path, capsys: pytest.CaptureFixture
     assert found["val"]["truth"]["ratio"] == 1.0
     assert found["val"]["unguided"]["ratio"] > 1.5
     assert set(found["signs"]) == {"seen", "unseen"}
-    assert set(found["sums"]) == {"w = 0", "w = 1.0", "w = 2.0"}
+    assert set(found["sums"]) == {"w = 0", "w = 0.5", "w = 1.0"}
     assert "3 portraits" in said
     lines = (tmp_path / "out" / "captions.jsonl").read_text("utf-8").splitlines()
     assert len(lines) == 5 * 3 + 2 * 3 + 3 * 3

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from guided.portraits.rivals import rivals
+from guided.portraits.rivals import rivals, rivals_by_fact
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_rivals(text: str, count: int, among: str | None) -> None:
 def test_articles_follow_the_next_word() -> None:
     assert "an orange top hat" in rivals("a red top hat")
     assert "a red top hat" in rivals("an orange top hat")
+
+
+def test_rivals_of_one_fact_stay_together() -> None:
+    for text in ("an orange top hat", "a smiling person, on a blue background", "a dog in space"):
+        assert [other for others in rivals_by_fact(text) for other in others] == rivals(text)
+    shapes, colors = rivals_by_fact("an orange top hat")
+    assert "an orange cap" in shapes
+    assert "a red top hat" in colors

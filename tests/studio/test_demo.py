@@ -15,8 +15,11 @@ from guided.core.device import Device
 from guided.errors import MissingWeights
 from guided.judging.reader import Reader
 from guided.nets.reader import ReaderNet
-from guided.tasks import _caption_kit, _report, demo
+from guided.tasks import _caption_kit, _demo_edit, _report, demo
+from guided.tasks._edit_models import EditModels
+from guided.tasks.base import Workbench
 from guided.training.reading import CLASSES
+from tests.tiny_edit import write_delta, write_inverter, write_models
 from tests.tiny_language import write_language
 
 
@@ -35,6 +38,22 @@ def small_talk(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPat
     named = f"local-dir:{folder}"
     load = _caption_kit.load_language
     monkeypatch.setattr(_caption_kit, "load_language", lambda _, *rest, **more: load(named, *rest))
+
+
+@pytest.fixture(scope="module")
+def edit_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("edits")
+    return {
+        **write_models(folder),
+        "inverter": str(write_inverter(folder / "inverter.safetensors")),
+        "delta": str(write_delta(folder / "delta.safetensors")),
+    }
+
+
+@pytest.fixture(autouse=True)
+def small_edits(monkeypatch: pytest.MonkeyPatch, edit_files: dict[str, str]) -> None:
+    """Tiny random models for edits, for the same reason."""
+    monkeypatch.setattr(_demo_edit, "EditModels", lambda bench, _: EditModels(bench, edit_files))
 
 
 @pytest.fixture
@@ -96,8 +115,8 @@ def test_the_page_needs_nothing_else(guided_cli: Callable, tmp_path: Path, untau
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text
-    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6 + 2
-    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 5
+    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6 + 2 + (4 + 5)
+    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 6
     assert 0 <= answer["scores"]["reader_accuracy"] <= 1
     assert Path(answer["sheet"]).is_file()
     assert "reader (0123456789ab)" in text
@@ -121,6 +140,7 @@ def test_missing_models_leave_chapters_out(
         True,
         False,
         False,
+        False,
     ]
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert "Left out: There is no model called &#x27;reader&#x27; &lt;here&gt;. Get it." in text
@@ -134,7 +154,10 @@ def test_without_a_language_model_there_is_no_caption(
 
     monkeypatch.setattr(_caption_kit, "load_language", load)
     answer = _demo(guided_cli, tmp_path)
-    assert [bool(chapter["left_out"]) for chapter in answer["chapters"]] == [False] * 4 + [True]
+    assert [bool(chapter["left_out"]) for chapter in answer["chapters"]] == [False] * 4 + [
+        True,
+        False,
+    ]
 
 
 def test_a_caption_grows_word_by_word(guided_cli: Callable, tmp_path: Path, untaught: None) -> None:
@@ -146,9 +169,42 @@ def test_a_caption_grows_word_by_word(guided_cli: Callable, tmp_path: Path, unta
     assert 0 <= answer["scores"]["caption_precision"] <= 1
 
 
+def _edited(monkeypatch: pytest.MonkeyPatch, files: dict[str, str]) -> _report.Section:
+    monkeypatch.setattr(_demo_edit, "EditModels", lambda bench, _: EditModels(bench, files))
+    steps = _demo_edit.the_edit(Workbench(), demo.Stage(demo.Options(), Workbench()).hero)
+    while True:
+        try:
+            assert next(steps).label == "an edit"
+        except StopIteration as end:
+            return end.value
+
+
+def test_a_portrait_is_edited_with_what_is_here(
+    monkeypatch: pytest.MonkeyPatch, edit_files: dict[str, str]
+) -> None:
+    quick = _edited(monkeypatch, edit_files)
+    assert "the method delta moves it" in quick.body
+    assert quick.body.count("<figure>") == 4 + 5
+    assert all(f"strength {s:g}" in quick.body for s in _demo_edit.SWEEP)
+    assert -1 <= quick.scores["edit_identity"] <= 1
+    monkeypatch.setattr(_demo_edit, "STEPS", 2)
+    nowhere = str(Path(edit_files["delta"]).with_name("none.safetensors"))
+    searched = _edited(monkeypatch, {**edit_files, "delta": nowhere, "identity": nowhere})
+    assert "the method optimise moves it" in searched.body
+    assert set(searched.scores) == {"edit_clip_gain"}
+
+
+def test_without_a_generator_there_is_no_edit(
+    monkeypatch: pytest.MonkeyPatch, edit_files: dict[str, str]
+) -> None:
+    with pytest.raises(MissingWeights, match=r"There is no generator file .*none\.pt"):
+        _edited(monkeypatch, {**edit_files, "generator": "/none.pt"})
+    with pytest.raises(MissingWeights, match="The kit names no inverter"):
+        _edited(monkeypatch, {k: v for k, v in edit_files.items() if k != "inverter"})
+
+
 def test_every_change_changes_one_visible_attribute() -> None:
     from guided.portraits import KEYS
-    from guided.tasks.base import Workbench
 
     for seed in range(5):
         stage = demo.Stage(demo.Options(), Workbench(seed=seed))

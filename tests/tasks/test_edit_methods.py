@@ -14,16 +14,15 @@ from guided.errors import CannotDo, ShapeError, UsageError
 from guided.generators.latents import read_delta
 from guided.guidance.directions import channel_relevance
 from guided.guidance.relevance import measured_relevance
-from guided.nets.delta import DeltaNet
+from guided.portraits.rivals import rivals, rivals_by_fact
 from guided.recipe import Recipe
 from guided.studio import plan, run
-from guided.tasks._edit_editors import Judgement, text_towards
+from guided.tasks._edit_editors import Judgement, Towards
 from guided.tasks._edit_models import EditModels
 from guided.tasks._edit_rows import Texts, smallest_agreeing
 from guided.tasks.base import Workbench
 from guided.tasks.edit import Options
-from tests.tiny_edit import write_models
-from tests.tiny_faces import seeded
+from tests.tiny_edit import write_delta, write_models
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +38,6 @@ def edit(files: dict[str, str], tmp_path: Path) -> Callable[..., list[dict[str, 
         return found
 
     return call
-
-
-def write_delta(path: Path, *, rows: int = 8, embed: int = 24) -> Path:
-    net = seeded(lambda: DeltaNet(rows, 16, embed, middle=12, hidden=16), 5)
-    save_file(net.state_dict(), path)
-    return path
 
 
 # ------------------------------------------------------------------ delta
@@ -136,18 +129,35 @@ def models_of(files: dict[str, str], **kit: str) -> EditModels:
 
 
 def test_directions_go_through_templates(files: dict[str, str]) -> None:
-    models = models_of(files)
-    plain = text_towards(Options(template=["{}"]), models, "a red hat")
+    models, seen = models_of(files), torch.nn.functional.normalize(torch.ones(2, 24), dim=1)
+    one = Options(template=["{}"], neutral="a portrait")
+    plain = Towards(one, models)("a red hat", seen)
     scorer = models.scorer
     wanted = scorer.embed_texts(["a red hat"]) - scorer.embed_texts(["a portrait"])
-    assert torch.allclose(plain, torch.nn.functional.normalize(wanted[0], dim=0), atol=1e-5)
-    many = text_towards(Options(), models, "a red hat")
-    assert float(many.norm()) == pytest.approx(1, abs=1e-5)
+    wanted = torch.nn.functional.normalize(wanted, dim=1).expand(2, -1)
+    assert torch.allclose(plain, wanted, atol=1e-5)
+    many = Towards(Options(neutral="a portrait"), models)("a red hat", seen)
+    assert torch.allclose(many.norm(dim=1), torch.ones(2), atol=1e-5)
     assert not torch.allclose(plain, many, atol=1e-3)
-    both = text_towards(Options(template=["{}"]), models, "a red hat | a dog::-0.5")
-    dog = text_towards(Options(template=["{}"]), models, "a dog")
-    mixed = torch.nn.functional.normalize(plain - 0.5 * dog, dim=0)
-    assert torch.allclose(both, mixed, atol=1e-5)
+    of_no_facts = Towards(Options(template=["{}"]), models)("a dog", seen)
+    plain_dog = Towards(one, models)("a dog", seen)
+    assert torch.allclose(of_no_facts, plain_dog, atol=1e-6)
+
+
+def test_directions_lead_from_what_a_picture_shows(files: dict[str, str]) -> None:
+    models = models_of(files)
+    towards, embed = Towards(Options(template=["{}"]), models), models.scorer.embed_texts
+    text = "a person with pink hair"
+    told, target = embed(rivals(text)), embed([text])
+    found = towards(text, told[[0, 3]])
+    wanted = torch.nn.functional.normalize(target - told[[0, 3]], dim=1)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    both = "a smiling person, on a blue background"
+    first, second = (embed(others) for others in rivals_by_fact(both))
+    shown = first[1:2]
+    near = second[(shown @ second.T).argmax(1)]
+    wanted = torch.nn.functional.normalize(2 * embed([both]) - shown - near, dim=1)
+    assert torch.allclose(towards(both, shown), wanted, atol=1e-5)
 
 
 def test_a_prompt_competes_with_what_contradicts_it(files: dict[str, str]) -> None:
