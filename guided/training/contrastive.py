@@ -96,7 +96,7 @@ class Settings(ObjectiveSettings):
     excuse: bool = Field(
         True, description="hold nothing against pairs of values that no picture shows together"
     )
-    level: float = Field(0.2, ge=0, description="weight of how far such pairs are from other ones")
+    level: float = Field(1.0, ge=0, description="weight of how far such pairs are from other ones")
     noise: float = Field(0.02, ge=0, description="standard deviation of pixel noise")
 
     @field_validator("focus")
@@ -226,7 +226,9 @@ class ContrastiveObjective(Objective[PairBatch]):
                 named.float().masked_fill(batch.unlikely, NEVER), batch.codes
             ),
             "claims": self._claiming(claimed.float(), batch.forbidden),
-            "level": level(logits, batch.true, batch.excused),
+            "level": level(
+                scale.detach().exp() * pictures @ texts.T, batch.true, batch.excused
+            ),  # a smaller scale shall not do for it
             "colors": self._coloring(colored.float(), torch.cat([batch.colors, batch.spoken])),
         }
         total = sum(
