@@ -27,7 +27,8 @@ Bulk = Literal["same", "bf16", "int8"]
 Kind = Literal["bf16", "int8"]
 BOUND = 0.998  # the least cosine to the model that is accepted
 _CHECKED_FROM = 1000
-_BROKEN = (RuntimeError, NotImplementedError, AttributeError, TypeError, ValueError)
+#: What torch raises where an operation is missing or takes other arguments.
+_REFUSALS = (RuntimeError, AttributeError, TypeError, ValueError)
 
 
 def bulk_kind(bulk: Bulk, device: Device) -> Kind | None:
@@ -85,7 +86,7 @@ def quick_tower(
             tower = int8_tower(weights, spans(weights, calibration(weights.frame.size)))
         pixels = torch.cat([textures(Seeds.of(_CHECKED_FROM, 4), weights.frame.size), sample])
         cosine = float((functional.normalize(tower(pixels), dim=1) * embed(pixels)).sum(1).min())
-    except _BROKEN as error:
+    except _REFUSALS as error:
         raise CannotDo(f"This torch or processor does not run {kind} towers: {error}") from error
     if not cosine >= BOUND:
         raise CannotDo(
