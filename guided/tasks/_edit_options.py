@@ -14,15 +14,16 @@ from guided.tasks.base import TaskOptions, argument, option, recipe_only
 #: The neutral text that stands for what CLIP sees.
 AUTO = "auto"
 
+#: The methods that move a latent of StyleGAN2.
+LatentMethod = Literal["optimise", "direction", "mapper", "delta"]
+
 
 class Options(DiffusionKeys, TaskOptions):
     """The recipe keys of ``edit``."""
 
     images: list[Path] = argument("pictures or saved latents; none edits random portraits", [])
     prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
-    method: Literal["optimise", "direction", "mapper", "delta"] | DiffusionMethod = option(
-        "how to find the change", "optimise"
-    )
+    method: Literal[LatentMethod, DiffusionMethod] = option("how to find the change", "optimise")
     strength: float | Literal["auto"] = option(
         "0 is the original, 1 the edit, negative the opposite; auto the least CLIP agrees with", 1.0
     )

@@ -68,7 +68,10 @@ def listed(images: Sequence[Path], bench: Workbench) -> list[Path]:
         elif path.exists():
             found[path] = None
         else:
-            raise UsageError(f"There is no file or folder {path}.")
+            raise UsageError(
+                f"There is no file or folder {path}.",
+                hint="Name picture files, or folders whose pictures are to be captioned.",
+            )
     return list(found)
 
 

@@ -23,12 +23,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from guided.core.device import Device, Precision
+from guided.core.device import Precision
 from guided.core.seeds import Seeds
 from guided.generators.diffusion import Diffusion
 from guided.generators.diffusion_own import (
@@ -44,17 +43,12 @@ from guided.generators.diffusion_vae import (
     find_autoencoder,
     load_autoencoder,
 )
-from guided.generators.diffusion_words import Words, read_words, text_encoder_of
+from guided.generators.diffusion_words import Words
 from guided.guidance.denoise import Denoising
 from guided.nets.denoiser import PortraitDenoiser
-from guided.portraits.captions import caption
-from guided.scorers.clip import ClipScorer
-from guided.training.clip_pairs import person_of
-from guided.training.frozen import frozen_scorer, placed
 from guided.training.latent_store import LatentStore
 from guided.training.objective import (
     Metric,
-    Objective,
     ObjectiveSettings,
     Product,
     Share,
@@ -62,14 +56,13 @@ from guided.training.objective import (
 from guided.training.objective import Parts as Losses
 from guided.training.pictures import Pictures
 from guided.training.text_gan_world import Looks, without_kept_words, world_looks
-from guided.training.world_data import Drawn
+from guided.training.told import ToldObjective
 
 #: World seeds of the monitor's own portraits, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT, MADE = 6_200_000, 256, 32
 #: How the monitor's pictures are made.
 STEPS, CFG = 12, 4.0
 _MIDDLES = 16
-_NEGATION = 0.15
 
 
 class DenoiserSettings(ObjectiveSettings):
@@ -109,34 +102,11 @@ class NoisyBatch:
     shown: Tensor
 
 
-class DenoiserObjective(Objective[NoisyBatch]):
+class DenoiserObjective(ToldObjective[NoisyBatch]):
     """Noise to latents, told words, a picture, both or nothing."""
 
     name = "denoiser"
     Settings = DenoiserSettings
-    own_data = "the drawn world"
-
-    @cached_property
-    def place(self) -> Device:
-        """Where the frozen models are."""
-        return placed(self.around.device, self.settings.frozen)
-
-    @cached_property
-    def scorer(self) -> ClipScorer:
-        """The CLIP that reads words and pictures."""
-        return frozen_scorer(self.settings.scorer, self.place)
-
-    @cached_property
-    def reader(self) -> tuple[Any, Any]:
-        """Its text tower token by token, and a tokenizer of its own.
-
-        A tokenizer keeps how it pads; one that is shared may not be set another way by the
-        monitor while batches are being prepared.
-        """
-        shared: Any = self.scorer.texts.tokenizer
-        tokenizer = copy.deepcopy(shared.tokenizer)
-        encoder = text_encoder_of(self.scorer.model, int(tokenizer.eos_token_id))
-        return self.place.settle(encoder), tokenizer
 
     @cached_property
     def found(self) -> tuple[Path, str]:
@@ -157,11 +127,10 @@ class DenoiserObjective(Objective[NoisyBatch]):
             pool, self.autoencoder, self.scorer, self.found[1], resident=self.around.resident
         )
 
-    @cached_property
-    def levels(self) -> tuple[Tensor, Tensor]:
-        """The parts [1000] of signal and of noise at each time step."""
-        kept = scheduler().alphas_cumprod.double()
-        return kept.sqrt().float(), (1 - kept).sqrt().float()
+    def kept(self) -> Tensor:
+        """A cosine schedule's."""
+        kept: Tensor = scheduler().alphas_cumprod
+        return kept
 
     def build(self) -> nn.Module:
         """The denoiser, fresh; it begins by predicting nothing."""
@@ -177,10 +146,6 @@ class DenoiserObjective(Objective[NoisyBatch]):
         bare: nn.Module = net
         return bare
 
-    def read(self, texts: Sequence[str]) -> Words:
-        """Texts as the denoiser is told them."""
-        return read_words(*self.reader, texts)
-
     def batch(self, share: Share) -> NoisyBatch:
         """Latents of the pool with fresh noise, and what is told of them."""
         pool = self.store.pool
@@ -193,27 +158,11 @@ class DenoiserObjective(Objective[NoisyBatch]):
         shown = luck[:, 0] >= self.settings.unseen
         silent = luck[:, 1] < self.settings.unsaid
         silent |= shown & (luck[:, 2] < self.settings.apart)
-        words = self._words(labels, silent.tolist(), share)
+        words = self.words(labels, silent.tolist(), share)
         return NoisyBatch(
-            latents, noise, self._times(share), words.states, words.mask, words.pooled,
-            features, shown[share.rows].float(),
+            latents, noise, self.times(share, share.generator("times")), words.states, words.mask,
+            words.pooled, features, shown[share.rows].float(),
         )  # fmt: skip
-
-    def _times(self, share: Share) -> Tensor:
-        """Time steps [n] int64: each row of the whole batch from its own part of the schedule."""
-        stream, count = share.generator("times"), len(self.levels[0])
-        places = (torch.randperm(share.size, generator=stream)
-                  + torch.rand(share.size, generator=stream)) / share.size  # fmt: skip
-        return (places * count).long().clamp(max=count - 1)[share.rows]
-
-    def _words(self, labels: Drawn, silent: Sequence[bool], share: Share) -> Words:
-        """A fresh caption of each of this process's rows, or the empty text."""
-        texts = []
-        for row in range(*share.rows.indices(len(silent))):
-            rng = np.random.default_rng([share.number("captions"), row])
-            said = caption(person_of(labels.codes[row]), rng, negation=_NEGATION).text
-            texts.append("" if silent[row] else said)
-        return self.read(texts)
 
     def loss(self, model: nn.Module, batch: NoisyBatch, share: Share) -> tuple[Tensor, Losses]:
         """The weighted mean square of the error of v."""

@@ -9,31 +9,25 @@ Source: Ramesh et al. 2022 (unCLIP), section 2.2.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from guided.core.device import Device, Precision
+from guided.core.device import Precision
 from guided.core.seeds import Seeds
-from guided.generators.diffusion_words import Words, read_words, text_encoder_of
+from guided.generators.diffusion_words import Words
 from guided.generators.unclip import CLIP, BoundPrior, prior_scheduler
 from guided.guidance.imagine import imagine
 from guided.nets.prior import PortraitPrior
-from guided.portraits.captions import caption
 from guided.scorers.clip import ClipScorer, load_clip
-from guided.training.clip_pairs import person_of
 from guided.training.feature_store import FeatureStore
-from guided.training.frozen import placed
 from guided.training.objective import (
     Metric,
-    Objective,
     ObjectiveSettings,
     Parts,
     Product,
@@ -41,13 +35,12 @@ from guided.training.objective import (
 )
 from guided.training.pictures import Pictures
 from guided.training.text_gan_world import DRAWN, Looks, without_kept_words, world_looks
-from guided.training.world_data import Drawn
+from guided.training.told import ToldObjective
 
 #: World seeds of the monitor's own portraits, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT = 6_300_000, 256
 #: How the monitor imagines.
 STEPS, TRIES = 8, 4
-_NEGATION = 0.15
 _LAYOUT = ("width", "heads", "layers", "words", "text_width", "embed_width")
 
 
@@ -80,17 +73,11 @@ class PriorBatch:
     pooled: Tensor
 
 
-class PriorObjective(Objective[PriorBatch]):
+class PriorObjective(ToldObjective[PriorBatch]):
     """Captions to embeddings of pictures."""
 
     name = "prior"
     Settings = PriorSettings
-    own_data = "the drawn world"
-
-    @cached_property
-    def place(self) -> Device:
-        """Where the frozen CLIP is."""
-        return placed(self.around.device, self.settings.frozen)
 
     @cached_property
     def scorer(self) -> ClipScorer:
@@ -99,24 +86,15 @@ class PriorObjective(Objective[PriorBatch]):
         return load_clip(self.settings.scorer, self.place, bulk="bf16" if quick else "same")
 
     @cached_property
-    def reader(self) -> tuple[Any, Any]:
-        """Its text tower token by token, and a tokenizer of its own."""
-        shared: Any = self.scorer.texts.tokenizer
-        tokenizer = copy.deepcopy(shared.tokenizer)
-        encoder = text_encoder_of(self.scorer.model, int(tokenizer.eos_token_id))
-        return self.place.settle(encoder), tokenizer
-
-    @cached_property
     def store(self) -> FeatureStore:
         """The training pictures' embeddings; the first touch starts drawing."""
         pool = Pictures.of(self.around, self.settings.size, self.settings.pictures).pool
         return FeatureStore(pool, self.scorer, resident=self.around.resident)
 
-    @cached_property
-    def levels(self) -> tuple[Tensor, Tensor]:
-        """The parts [1000] of signal and of noise at each time step."""
-        kept = prior_scheduler().alphas_cumprod.double()
-        return kept.sqrt().float(), (1 - kept).sqrt().float()
+    def kept(self) -> Tensor:
+        """The prior's schedule's."""
+        kept: Tensor = prior_scheduler().alphas_cumprod
+        return kept
 
     def build(self) -> nn.Module:
         """The prior, fresh, its statistics those of the first shard of embeddings."""
@@ -131,10 +109,6 @@ class PriorObjective(Objective[PriorBatch]):
         bare: nn.Module = net
         return bare
 
-    def read(self, texts: Sequence[str]) -> Words:
-        """Texts as the prior is told them."""
-        return read_words(*self.reader, texts)
-
     def batch(self, share: Share) -> PriorBatch:
         """Embeddings of the pool with fresh noise and captions."""
         pool = self.store.pool
@@ -144,21 +118,9 @@ class PriorObjective(Objective[PriorBatch]):
         stream = share.generator("noise")
         noise = torch.randn(share.size, self.scorer.width, generator=stream)[share.rows]
         silent = torch.rand(share.size, generator=stream) < self.settings.unsaid
-        count = len(self.levels[0])
-        places = (torch.randperm(share.size, generator=stream)
-                  + torch.rand(share.size, generator=stream)) / share.size  # fmt: skip
-        times = (places * count).long().clamp(max=count - 1)[share.rows]
-        words = self._words(labels, silent.tolist(), share)
+        times = self.times(share, stream)
+        words = self.words(labels, silent.tolist(), share)
         return PriorBatch(image, noise, times, words.states, words.mask, words.pooled)
-
-    def _words(self, labels: Drawn, silent: Sequence[bool], share: Share) -> Words:
-        """A fresh caption of each of this process's rows, or the empty text."""
-        texts = []
-        for row in range(*share.rows.indices(len(silent))):
-            rng = np.random.default_rng([share.number("captions"), row])
-            said = caption(person_of(labels.codes[row]), rng, negation=_NEGATION).text
-            texts.append("" if silent[row] else said)
-        return self.read(texts)
 
     def loss(self, model: nn.Module, batch: PriorBatch, share: Share) -> tuple[Tensor, Parts]:
         """The mean square error of the clean embedding, each place of deviation 1."""
