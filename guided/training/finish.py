@@ -21,12 +21,17 @@ from guided.training.curve import picture, table
 from guided.training.objective import Metric, Objective, Product
 from guided.training.settings import TrainingSettings
 from guided.training.state import State
-from guided.zoo.cards import CARD_FILE, card_from
+from guided.zoo.cards import CARD_FILE, card_from, read_card
 from guided.zoo.packing import load_weights, save_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 LICENCE = "Apache-2.0"
+_EFFORT = {
+    "samples_seen": "samples_before",
+    "core_hours": "core_hours_before",
+    "gpu_minutes": "gpu_minutes_before",
+}
 
 
 def start_from(file: Path, objective: Objective[Any], state: State) -> str:
@@ -48,7 +53,24 @@ def start_from(file: Path, objective: Objective[Any], state: State) -> str:
             hint="Use the recipe named on their card.",
         ) from error
     state.average.module.load_state_dict(state.model.state_dict())
+    state.before = _cost(file)
     return f"{file.name} sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
+
+
+def _cost(file: Path) -> dict[str, float]:
+    """What weights cost by the card beside them, with all before; {} where it is not theirs."""
+    place = file.parent / CARD_FILE
+    if not place.is_file():
+        return {}
+    card = read_card(place)
+    if card.sha256 != hashlib.sha256(file.read_bytes()).hexdigest():
+        return {}
+    found = {}
+    for own, earlier in _EFFORT.items():
+        spent = (getattr(card, own) or 0) + (getattr(card, earlier) or 0)
+        if spent:
+            found[earlier] = round(spent, 3)
+    return found
 
 
 def product_files(
@@ -143,6 +165,7 @@ def _origin(settings: TrainingSettings, state: State, seed: int) -> dict[str, An
         "git_revision": revision() or "unknown",
         "samples_seen": state.samples,
         **effort,
+        **state.before,
     }
 
 

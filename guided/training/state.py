@@ -23,7 +23,8 @@ class State:
 
     ``step`` counts accepted updates, ``position`` counts batches taken from the data (it also
     passes those that were rolled back), ``seconds`` and ``core_seconds`` are wall and processor
-    time so far, ``scale`` shrinks the learning rate after each roll-back.
+    time so far, ``scale`` shrinks the learning rate after each roll-back.  ``before`` is what the
+    weights had already cost that it started from, under the names of a card's fields.
     """
 
     model: nn.Module
@@ -37,6 +38,7 @@ class State:
     scale: float = 1.0
     rollbacks: int = 0
     started_from: str = ""
+    before: dict[str, float] = field(default_factory=dict)
     history: list[Row] = field(default_factory=list)
 
     @property
@@ -63,11 +65,13 @@ class State:
         self.optimiser.load_state_dict(copy.deepcopy(packed["optimiser"]))
         self.average.load(packed["average"])
         for name in _PLAIN:
-            setattr(self, name, copy.deepcopy(packed[name]))
+            if name in packed:  # a state of an older release lacks the newest
+                setattr(self, name, copy.deepcopy(packed[name]))
 
 
 _PLAIN = (
-    "step", "position", "seconds", "core_seconds", "scale", "rollbacks", "started_from", "history",
+    "step", "position", "seconds", "core_seconds", "scale", "rollbacks", "started_from", "before",
+    "history",
 )  # fmt: skip
 
 

@@ -43,6 +43,10 @@ class Card(BaseModel):
     ``file`` is the main weight file, relative to the card's folder; ``companions`` are the other
     files of the model with their sha256 (empty text: not known).  ``size`` is in bytes;
     ``size_about`` is for public files whose exact size is not known.
+
+    ``samples_seen``, ``core_hours`` and ``gpu_minutes`` are those of the training that ended in
+    these weights; where it started from other weights, ``samples_before`` and the two others
+    named so are what those had cost, all trainings together.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -68,6 +72,9 @@ class Card(BaseModel):
     samples_seen: int | None = Field(None, ge=0)
     core_hours: float | None = Field(None, ge=0)
     gpu_minutes: float | None = Field(None, ge=0)
+    samples_before: int | None = Field(None, ge=0)
+    core_hours_before: float | None = Field(None, ge=0)
+    gpu_minutes_before: float | None = Field(None, ge=0)
     grade: Literal["cpu", "gpu"] | None = None
     metrics: dict[str, Metric] = Field(default_factory=dict)
 

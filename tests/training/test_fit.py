@@ -225,6 +225,26 @@ def test_shipped_weights_can_be_started_from(whole: Any, tmp_path: Path) -> None
     assert "Started from given.safetensors sha256 " in notes
 
 
+def test_a_card_counts_what_the_weights_had_cost_before(tmp_path: Path) -> None:
+    seen, start = [], ""
+    for leg in range(3):
+        folder = tmp_path / str(leg)
+        folder.mkdir()
+        given = {"start": start} if start else {}
+        table = tiny.recipe(folder, samples=80, monitor_samples=0, **given)
+        _, result = tiny.run(table)
+        for name, content in result.files.items():
+            (folder / name).write_bytes(content)
+        start = str(folder / "model.safetensors")
+        seen.append(tomllib.loads(result.files["card.toml"].decode()))
+    own = [card["samples_seen"] for card in seen]
+    before = [card.get("samples_before", 0) for card in seen]
+    assert before == [0, own[0], own[0] + own[1]]
+    Path(start).write_bytes((tmp_path / "0/model.safetensors").read_bytes())  # not this card's
+    _, other = tiny.run(tiny.recipe(tmp_path, start=start, samples=80, monitor_samples=0))
+    assert "samples_before" not in tomllib.loads(other.files["card.toml"].decode())
+
+
 def test_weights_that_do_not_fit_are_refused(whole: Any, tmp_path: Path) -> None:
     with pytest.raises(MissingWeights, match="no weight"):
         tiny.run(tiny.recipe(tmp_path, start=str(tmp_path / "nothing.safetensors")))
