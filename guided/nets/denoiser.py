@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from diffusers import ConfigMixin, ModelMixin, PixArtTransformer2DModel
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from diffusers.models.embeddings import PixArtAlphaCombinedTimestepSizeEmbeddings
 from torch import Tensor, nn
+
+from guided.nets.attention import suit_attention
 
 
 class _TimeAndMore(PixArtAlphaCombinedTimestepSizeEmbeddings):  # type: ignore[misc]
@@ -73,12 +74,8 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.init.zeros_(begin.bias)
 
     def suit(self, device: torch.device) -> None:
-        """Compute attention as suits a device; the weights and the function are the same.
-
-        On a CPU plain products: the backward pass of torch's fused attention there takes half of a
-        training step over so few tokens.
-        """
-        self.net.set_attn_processor(AttnProcessor() if device.type == "cpu" else AttnProcessor2_0())
+        """Compute attention as suits a device."""
+        suit_attention(self.net, device)
 
     def forward(
         self,

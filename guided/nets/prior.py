@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, PriorTransformer
 from diffusers.configuration_utils import register_to_config
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
 from torch import Tensor, nn
+
+from guided.nets.attention import suit_attention
 
 
 class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -49,8 +50,8 @@ class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
             fixed.requires_grad_(False)
 
     def suit(self, device: torch.device) -> None:
-        """Compute attention as suits a device; the weights and the function are the same."""
-        self.net.set_attn_processor(AttnProcessor() if device.type == "cpu" else AttnProcessor2_0())
+        """Compute attention as suits a device."""
+        suit_attention(self.net, device)
 
     @torch.no_grad()
     def settle(self, features: Tensor) -> None:

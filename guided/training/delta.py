@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -234,15 +234,38 @@ class DeltaObjective(Objective[DeltaBatch]):
             sums["moved"] += float((F.normalize(move, dim=1) * directions).sum(1).mean())
         return {name: value / LOOKS for name, value in sums.items()}
 
+    @torch.no_grad()
+    def _stretch(self, model: nn.Module) -> float:
+        """Give changes the length that true ones have, and return the factor.
+
+        What is learnt by squared distance is the shorter the less sure it is.
+        """
+        whole = torch.zeros(2, dtype=torch.float64)
+        place = next(model.parameters()).device
+        for position in range(MONITOR_POSITION, MONITOR_POSITION + LOOKS):
+            batch = self.batch(Share(self.around.seed, position, 8 * self.settings.group))
+            codes, seen, directions, changes, _ = (p.to(place) for p in vars(batch).values())
+            made = model(codes, seen, directions).float()
+            for i, each in enumerate((changes, made)):
+                whole[i] += each.double().square().sum().cpu()
+        factor = float((whole[0] / whole[1].clamp(min=1e-12)).sqrt())
+        bare: Any = self.inside(model)
+        last = bare.change[-1]
+        for leaf in (last.weight, last.bias):
+            leaf.copy_((factor * leaf).half().float())
+        return factor
+
     def product(self, model: nn.Module) -> Product:
         """The mapper, and how well it finds changes of portraits it has not seen."""
+        factor = self._stretch(model)
         found = self._measured(model, JUDGED_POSITION)
         metrics = {name: Metric(value, 0.0, 1.0) for name, value in found.items()}
         notes = (
             "explained: share of the squared change of the latent; cosine: with the true change; "
             "moved: cosine of the picture's move in CLIP's space with the direction; floor: no "
             f"change. Belongs to the generator {self.settings.generator} and the CLIP "
-            f"{self.settings.scorer}."
+            f"{self.settings.scorer}. Changes were stretched by {factor:.2f}, to the length of "
+            "true ones."
         )
         return Product("delta", "delta", metrics, notes=notes)
 

@@ -140,9 +140,9 @@ def find(name: str, table: Mapping[str, Any], around: Surroundings) -> Objective
 
 
 def objectives() -> list[str]:
-    """The names of all objectives."""
-    folder = Path(__file__).parent
-    return sorted(f.stem for f in folder.glob("*.py") if "(Objective[" in f.read_text("utf-8"))
+    """The names of all objectives: files with a class of that name, found without importing."""
+    files = Path(__file__).parent.glob("*.py")
+    return sorted(f.stem for f in files if f'\n    name = "{f.stem}"\n' in f.read_text("utf-8"))
 
 
 def _validated(model: Any, table: Mapping[str, Any], where: str) -> Any:

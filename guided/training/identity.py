@@ -25,8 +25,6 @@ from guided.portraits.attributes import TRAITS
 from guided.portraits.splits import Split, sample
 from guided.training.objective import (
     Metric,
-    Objective,
-    ObjectiveSettings,
     Parts,
     Product,
     Share,
@@ -39,7 +37,7 @@ from guided.training.person_pairs import (
     traits_of,
     verification,
 )
-from guided.training.pictures import Pictures
+from guided.training.pictures import PictureObjective, PictureSettings
 from guided.training.wear import WEAR, soften, unit
 
 #: World seeds of the monitor's own people, far from those of every published figure.
@@ -49,10 +47,9 @@ JUDGED = 400
 JUDGED_SPLITS: dict[Split, str] = {"val": "new", "test": "pairs"}
 
 
-class IdentitySettings(ObjectiveSettings):
+class IdentitySettings(PictureSettings):
     """The ``[settings]`` of an identity embedder's recipe."""
 
-    pictures: int = Field(300_000, ge=64, description="drawn pictures in the pool")
     repeats: int = Field(1, ge=1, description="visits to a window of shards before the next")
     widths: tuple[int, ...] = Field((48, 64, 96), description="channels of the stages")
     blocks: tuple[int, ...] = Field((1, 1, 1), description="residual blocks of the stages")
@@ -87,17 +84,11 @@ class Reading(nn.Module):
         return self.net.code(images).float()
 
 
-class IdentityObjective(Objective[IdentityBatch]):
+class IdentityObjective(PictureObjective[IdentityBatch]):
     """Geometry from pictures."""
 
     name = "identity"
     Settings = IdentitySettings
-    own_data = "the drawn world"
-
-    @cached_property
-    def pictures(self) -> Pictures:
-        """The pool of training pictures; the first touch starts drawing."""
-        return Pictures.of(self.around, SIZE, self.settings.pictures)
 
     @cached_property
     def monitored(self) -> People:
@@ -116,11 +107,7 @@ class IdentityObjective(Objective[IdentityBatch]):
 
     def batch(self, share: Share) -> IdentityBatch:
         """Rows of the pool, softened, with the geometry behind them."""
-        source = self.pictures
-        rows = source.pool.rows(
-            share.seed, share.position, share.size, share.rows, self.settings.repeats
-        )
-        found, pictures = source.take(rows)
+        found, pictures = self.pictures.take(self.rows(share, share.rows))
         traits = np.stack([traits_of(sample(int(seed), "train")) for seed in found.seeds])
         return IdentityBatch(soften(pictures, share, self.settings.clean), torch.from_numpy(traits))
 
@@ -182,11 +169,6 @@ class IdentityObjective(Objective[IdentityBatch]):
         """Put a shipped embedder back."""
         inside: Any = self.inside(model)
         inside.net.load_state_dict(dict(tensors))
-
-    def close(self) -> None:
-        """End the drawing workers."""
-        if "pictures" in self.__dict__:
-            self.pictures.pool.close()
 
     def _embedder(self, model: nn.Module) -> IdentityNet:
         inside: Any = self.inside(model)

@@ -2,18 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
-from guided.scorers.clip import ClipScorer
+from guided.core.device import Device
+from guided.scorers.clip import ClipScorer, load_clip
+from guided.training.pictures import PictureSettings
 
 #: Blocks of a picture tower whose maps are compared.
 _BLOCKS = [0, 1, 2, 3]
 #: What a difference of a pixel from its surroundings (in [-1, 1]) counts as fully a detail.
 _STRONG = 0.3
+
+
+class LikenessSettings(PictureSettings):
+    """The keys of objectives that draw whole pictures again."""
+
+    pixels: float = Field(4.0, ge=0, description="weight of the absolute difference")
+    details: float = Field(2.0, ge=0, description="further weight of pixels unlike their surround")
+    edges: float = Field(2.0, ge=0, description="weight of the difference between neighbours")
+    features: float = Field(0.5, ge=0, description="weight of the distance in the CLIP's maps")
+    scorer: str = Field("clip", description="the CLIP whose maps are compared")
+    frozen: Literal["fp32", "bf16"] = Field("bf16", description="its precision")
+
+
+def tower_of(settings: LikenessSettings, device: torch.device) -> ClipScorer | None:
+    """The CLIP whose maps are compared, frozen; None where they have no weight."""
+    if not settings.features:
+        return None
+    scorer = load_clip(settings.scorer, Device.pick(str(device), settings.frozen))
+    scorer.model.to(memory_format=torch.channels_last)
+    return scorer
+
+
+def pixels_apart(made: Tensor, truth: Tensor, weight: Tensor) -> dict[str, Tensor]:
+    """The mean difference [] of pictures [B, 3, H, W], weighted pixel by pixel, and of edges."""
+    return {
+        "pixels": (weight * (made - truth).abs()).mean(),
+        "edges": (edges(made) - edges(truth)).abs().mean(),
+    }
+
+
+def unit_pictures(pictures: Tensor, size: int) -> Tensor:
+    """Pictures uint8 [n, 3, H, W] as float32 in [-1, 1], averaged down to ``size``."""
+    images = pictures.float().div(127.5).sub(1)
+    if images.shape[-1] != size:
+        images = F.avg_pool2d(images, images.shape[-1] // size)
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def edges(images: Tensor) -> Tensor:

@@ -1,13 +1,20 @@
-"""Pictures of a pool as tensors, from the disk or from the device's memory."""
+"""Pictures of a pool as tensors, and what objectives share that learn from them."""
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TypeVar
+
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from guided.training.objective import Surroundings
+from guided.portraits.splits import Split
+from guided.training.objective import Objective, ObjectiveSettings, Share, Surroundings
 from guided.training.world_data import Drawn, Pool
+
+BatchT = TypeVar("BatchT")
 
 
 class Pictures:
@@ -50,3 +57,50 @@ class Pictures:
                 self.device
             )
         return self._resident[number]
+
+
+class PictureSettings(ObjectiveSettings):
+    """The keys of objectives that learn from the drawn pictures."""
+
+    pictures: int = Field(300_000, ge=64, description="drawn pictures in the pool")
+    repeats: int = Field(2, ge=1, description="visits to a window of shards before the next")
+
+
+class PictureObjective(Objective[BatchT]):
+    """An objective that learns from the drawn pictures; its settings are ``PictureSettings``."""
+
+    own_data = "the drawn world"
+
+    @property
+    def size(self) -> int:
+        """The side of the pictures."""
+        return 128
+
+    @cached_property
+    def pictures(self) -> Pictures:
+        """The pool of training pictures; the first touch starts drawing."""
+        return Pictures.of(self.around, self.size, self.settings.pictures)
+
+    def rows(self, share: Share, part: slice) -> np.ndarray:
+        """A part of the batch's rows of the pool."""
+        pool = self.pictures.pool
+        return pool.rows(share.seed, share.position, share.size, part, self.settings.repeats)
+
+    def close(self) -> None:
+        """End the drawing workers."""
+        if "pictures" in self.__dict__:
+            self.pictures.pool.close()
+
+
+def drawn_apart(
+    around: Surroundings, split: Split, first: int, size: int, count: int
+) -> tuple[Drawn, Tensor]:
+    """Labels and pictures [n, 3, size, size] uint8 of world seeds from ``first`` on, for a
+    measurement.
+    """
+    pool = Pool.open(around.pools, seed=first, split=split, size=size, count=count, workers=1)
+    try:
+        pool.wait()
+        return Pictures(pool, around.device).take(np.arange(count))
+    finally:
+        pool.close()

@@ -17,14 +17,11 @@ from guided.portraits.attributes import COLOR_KEYS
 from guided.portraits.splits import Split
 from guided.training.objective import (
     Metric,
-    Objective,
-    ObjectiveSettings,
     Parts,
     Product,
     Share,
-    Surroundings,
 )
-from guided.training.pictures import Pictures
+from guided.training.pictures import PictureObjective, PictureSettings, drawn_apart
 from guided.training.reading import (
     CLASSES,
     accuracies,
@@ -34,7 +31,6 @@ from guided.training.reading import (
     guess,
 )
 from guided.training.wear import WEAR, recolor, wear
-from guided.training.world_data import Pool
 
 #: World seeds of the monitor's own pictures, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT = 5_000_000, 1024
@@ -44,11 +40,9 @@ COLORED = torch.tensor([key in COLOR_KEYS for key in KEYS])
 JUDGED_SPLITS: dict[Split, str] = {"val": "new", "test": "pairs"}
 
 
-class ReaderSettings(ObjectiveSettings):
+class ReaderSettings(PictureSettings):
     """The ``[settings]`` of a reader's recipe."""
 
-    pictures: int = Field(300_000, ge=64, description="drawn pictures in the pool")
-    repeats: int = Field(2, ge=1, description="visits to a window of shards before the next")
     widths: tuple[int, ...] = Field((64, 96, 128), description="channels of the stages")
     blocks: tuple[int, ...] = Field((1, 1, 1), description="residual blocks of the stages")
     head: int = Field(16, ge=1, description="channels of the map that is flattened")
@@ -67,23 +61,11 @@ class ReaderBatch:
     visible: Tensor
 
 
-class ReaderObjective(Objective[ReaderBatch]):
+class ReaderObjective(PictureObjective[ReaderBatch]):
     """Cross-entropy of each visible attribute on pictures with wear and tear."""
 
     name = "reader"
     Settings = ReaderSettings
-    own_data = "the drawn world"
-
-    def __init__(self, settings: ReaderSettings, around: Surroundings) -> None:
-        super().__init__(settings, around)
-        self._pictures: Pictures | None = None
-
-    @property
-    def pictures(self) -> Pictures:
-        """The pool of training pictures; the first touch starts drawing."""
-        if self._pictures is None:
-            self._pictures = Pictures.of(self.around, SIZE, self.settings.pictures)
-        return self._pictures
 
     def build(self) -> nn.Module:
         """A fresh ``ReaderNet``."""
@@ -92,11 +74,7 @@ class ReaderObjective(Objective[ReaderBatch]):
 
     def batch(self, share: Share) -> ReaderBatch:
         """Rows of the pool, most of them worn."""
-        source = self.pictures
-        rows = source.pool.rows(
-            share.seed, share.position, share.size, share.rows, self.settings.repeats
-        )
-        drawn, pictures = source.take(rows)
+        drawn, pictures = self.pictures.take(self.rows(share, share.rows))
         images = wear(pictures, share, self.settings.clean)
         images, recolored = recolor(images, share, self.settings.recolored)
         visible = torch.from_numpy(drawn.visible)
@@ -156,16 +134,10 @@ class ReaderObjective(Objective[ReaderBatch]):
             settings=architecture(model),
         )  # fmt: skip
 
-    def close(self) -> None:
-        """Ends the drawing workers."""
-        if self._pictures is not None:
-            self._pictures.pool.close()
-
     def _scores(
         self, model: nn.Module, split: Split, first: int, count: int, worn: str
     ) -> tuple[dict[str, float], dict[str, float]]:
-        with _opened(self.around, split, first, count) as pool:
-            drawn, pictures = Pictures(pool, self.around.device).take(np.arange(count))
+        drawn, pictures = drawn_apart(self.around, split, first, SIZE, count)
         guesses = []
         for share in range(0, count, 128):
             images = WEAR[worn](pictures[share : share + 128])
@@ -183,19 +155,3 @@ class ReaderObjective(Objective[ReaderBatch]):
             rows = np.random.default_rng([7, position]).integers(0, count, 128)
             _, pictures = self.pictures.take(rows)
             yield wear(pictures, share, 0.5).to(device)
-
-
-class _opened:
-    """A small pool for the time of a measurement."""
-
-    def __init__(self, around: Surroundings, split: Split, first: int, count: int) -> None:
-        self.pool = Pool.open(
-            around.pools, seed=first, split=split, size=SIZE, count=count, workers=1
-        )
-
-    def __enter__(self) -> Pool:
-        self.pool.wait()
-        return self.pool
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.close()

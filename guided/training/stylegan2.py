@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,10 +20,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from guided.core.device import Device
 from guided.nets.stylegan2 import StyleGAN2Shape
 from guided.portraits.splits import Split, sample
-from guided.scorers.clip import ClipScorer, load_clip
+from guided.scorers.clip import ClipScorer
 from guided.training.adversary import (
     LAZY,
     Discriminator,
@@ -36,38 +35,35 @@ from guided.training.latent_mapping import DEPTH, SCALE, install, trait_columns
 from guided.training.latent_world import LATENT, conditional, geometry_of
 from guided.training.objective import (
     Metric,
-    Objective,
-    ObjectiveSettings,
     Parts,
     Product,
     Share,
-    Surroundings,
 )
-from guided.training.picture_losses import detail, edges, feature_distance
-from guided.training.pictures import Pictures
+from guided.training.picture_losses import (
+    LikenessSettings,
+    detail,
+    edges,
+    feature_distance,
+    pixels_apart,
+    tower_of,
+    unit_pictures,
+)
+from guided.training.pictures import PictureObjective, drawn_apart
 from guided.training.stylegan2_form import TrainableStyleGAN2
 from guided.training.stylespace import statistics
-from guided.training.world_data import Drawn, Pool
+from guided.training.world_data import Drawn
 
 #: World seeds of the monitor's own pictures, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT = 6_000_000, 256
 AVERAGED = 8192
 
 
-class StyleGAN2Settings(ObjectiveSettings):
+class StyleGAN2Settings(LikenessSettings):
     """The ``[settings]`` of a portrait generator's recipe."""
 
-    pictures: int = Field(300_000, ge=64, description="drawn pictures in the pool")
-    repeats: int = Field(2, ge=1, description="visits to a window of shards before the next")
     channels: tuple[int, ...] = Field((192, 192, 128, 96, 64, 32), description="from 4 px up")
     style: int = Field(128, ge=1, description="size of w")
     grown: int = Field(0, ge=0, description="samples until the full size; before, half of it")
-    pixels: float = Field(4.0, ge=0, description="weight of the absolute difference")
-    details: float = Field(2.0, ge=0, description="further weight of pixels unlike their surround")
-    edges: float = Field(2.0, ge=0, description="weight of the difference between neighbours")
-    features: float = Field(0.5, ge=0, description="weight of the distance in the CLIP's maps")
-    scorer: str = Field("clip", description="the CLIP whose maps are compared")
-    frozen: Literal["fp32", "bf16"] = Field("bf16", description="its precision")
     truncation: float = Field(
         0.6, gt=0, le=1, description="lowest truncation of values in training"
     )
@@ -145,31 +141,22 @@ class PairedGenerator(nn.Module):
         return [p for p in idle if p.requires_grad]
 
 
-class StyleGAN2Objective(Objective[PairedBatch]):
+class StyleGAN2Objective(PictureObjective[PairedBatch]):
     """Pixels, edges and CLIP maps of each picture, from z."""
 
     name = "stylegan2"
     Settings = StyleGAN2Settings
-    own_data = "the drawn world"
 
-    def __init__(self, settings: StyleGAN2Settings, around: Surroundings) -> None:
-        super().__init__(settings, around)
-        self.size = 4 * 2 ** (len(settings.channels) - 1)
-
-    @cached_property
-    def pictures(self) -> Pictures:
-        """The pool of training pictures; the first touch starts drawing."""
-        return Pictures.of(self.around, self.size, self.settings.pictures)
+    @property
+    def size(self) -> int:
+        """The side of the pictures."""
+        side: int = 4 * 2 ** (len(self.settings.channels) - 1)
+        return side
 
     @cached_property
     def scorer(self) -> ClipScorer | None:
         """The guiding CLIP, frozen; None where its maps have no weight."""
-        if not self.settings.features:
-            return None
-        device = Device.pick(str(self.around.device), self.settings.frozen)
-        scorer = load_clip(self.settings.scorer, device)
-        scorer.model.to(memory_format=torch.channels_last)
-        return scorer
+        return tower_of(self.settings, self.around.device)
 
     def build(self) -> nn.Module:
         """The generator, its mapping known, its synthesis fresh."""
@@ -180,8 +167,7 @@ class StyleGAN2Objective(Objective[PairedBatch]):
     def batch(self, share: Share) -> PairedBatch:
         """Rows of the pool, each with a fresh z that says the same."""
         source, stream = self.pictures, share.generator("w")
-        rows = source.pool.rows(share.seed, share.position, share.size, slice(None),
-                                self.settings.repeats)  # fmt: skip
+        rows = self.rows(share, slice(None))
         z = z_of(source.pool.labels(rows), "train", share.number("z"))[share.rows]
         low = self.settings.truncation
         psi = low + (1.05 - low) * torch.rand(share.size, generator=stream)
@@ -195,11 +181,7 @@ class StyleGAN2Objective(Objective[PairedBatch]):
         truth = unit_pictures(batch.pictures, self.size // 2 if samples < s.grown else self.size)
         season = Season.at(samples, share.position, begin=s.begin, ramp=s.ramp, weight=s.adversary)
         made, contested, penalty = model(batch, truth, season)
-        apart = (made - truth).abs()
-        parts = {
-            "pixels": ((1 + s.details * detail(truth)) * apart).mean(),
-            "edges": (edges(made) - edges(truth)).abs().mean(),
-        }
+        parts = pixels_apart(made, truth, 1 + s.details * detail(truth))
         if self.scorer is not None:
             parts["features"] = feature_distance(self.scorer, made, truth)
         total = sum((getattr(s, name) * part for name, part in parts.items()), made.new_zeros(()))
@@ -207,7 +189,7 @@ class StyleGAN2Objective(Objective[PairedBatch]):
             total, parts["critic"] = total + contested, contested.detach()
         if penalty is not None:
             total = total + LAZY * s.penalty * penalty
-        return total, {**parts, "l1": 0.5 * apart.detach().mean()}
+        return total, {**parts, "l1": 0.5 * (made - truth).detach().abs().mean()}
 
     @torch.no_grad()
     def monitor(self, model: nn.Module) -> dict[str, float]:
@@ -233,13 +215,7 @@ class StyleGAN2Objective(Objective[PairedBatch]):
     def _looked_at(self) -> tuple[Tensor, Tensor]:
         """z [n, 128] and pictures [n, 3, size, size] of the monitor's portraits."""
         count = min(MONITOR_COUNT, self.settings.pictures)
-        pool = Pool.open(self.around.pools, seed=MONITOR_SEED, split="val", size=self.size,
-                         count=count, workers=1)  # fmt: skip
-        try:
-            pool.wait()
-            drawn, pictures = Pictures(pool, self.around.device).take(np.arange(count))
-        finally:
-            pool.close()
+        drawn, pictures = drawn_apart(self.around, "val", MONITOR_SEED, self.size, count)
         return z_of(drawn, "val", 0), pictures
 
     def product(self, model: nn.Module) -> Product:
@@ -277,22 +253,9 @@ class StyleGAN2Objective(Objective[PairedBatch]):
             {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         )
 
-    def close(self) -> None:
-        """Ends the drawing workers."""
-        if "pictures" in self.__dict__:
-            self.pictures.pool.close()
-
 
 def z_of(drawn: Drawn, split: Split, seed: int) -> Tensor:
     """Vectors z [n, 128] float32 that say what these pictures show; ``seed`` picks among them."""
     geometry = np.stack([geometry_of(sample(int(world), split)) for world in drawn.seeds])
     z = conditional(drawn.codes, geometry, np.random.default_rng(seed))
     return torch.from_numpy(z).float()
-
-
-def unit_pictures(pictures: Tensor, size: int) -> Tensor:
-    """Pictures uint8 [n, 3, H, W] as float32 in [-1, 1], averaged down to ``size``."""
-    images = pictures.float().div(127.5).sub(1)
-    if images.shape[-1] != size:
-        images = F.avg_pool2d(images, images.shape[-1] // size)
-    return images.contiguous(memory_format=torch.channels_last)

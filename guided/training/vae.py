@@ -17,14 +17,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from guided.core.device import Device
 from guided.generators.diffusion_vae import (
     PREVIEW,
     TINY,
@@ -34,32 +32,34 @@ from guided.generators.diffusion_vae import (
     unit_latents,
 )
 from guided.nets.folded_autoencoder import FoldedAutoencoderKL, FoldedAutoencoderTiny
-from guided.scorers.clip import ClipScorer, load_clip
+from guided.scorers.clip import ClipScorer
 from guided.training.finish import weight_bytes
 from guided.training.objective import (
     Metric,
-    Objective,
-    ObjectiveSettings,
     Parts,
     Product,
     Share,
 )
-from guided.training.picture_losses import detail, edges, feature_distance
-from guided.training.pictures import Pictures
-from guided.training.stylegan2 import unit_pictures
-from guided.training.world_data import Pool
+from guided.training.picture_losses import (
+    LikenessSettings,
+    detail,
+    edges,
+    feature_distance,
+    pixels_apart,
+    tower_of,
+    unit_pictures,
+)
+from guided.training.pictures import PictureObjective, drawn_apart
 
 #: World seeds of the monitor's own pictures, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT = 6_000_000, 256
 ROWS = 16
 
 
-class VaeSettings(ObjectiveSettings):
+class VaeSettings(LikenessSettings):
     """The ``[settings]`` of an autoencoder's recipe."""
 
     size: int = Field(128, ge=16, description="side of the pictures")
-    pictures: int = Field(300_000, ge=64, description="drawn pictures in the pool")
-    repeats: int = Field(2, ge=1, description="visits to a window of shards before the next")
     widths: tuple[int, ...] = Field((32, 48, 64), description="channels, from half the size down")
     layers: int = Field(1, ge=1, description="residual blocks of each size in the encoder")
     channels: int = Field(8, ge=1, description="channels of the latents")
@@ -67,14 +67,9 @@ class VaeSettings(ObjectiveSettings):
     tiny: int = Field(16, ge=1, description="channels of the tiny autoencoder")
     tiny_blocks: tuple[int, ...] = Field((3, 2, 1), description="its blocks, smallest size first")
     tiny_from: int = Field(0, ge=0, description="samples after which the tiny one learns")
-    pixels: float = Field(4.0, ge=0, description="weight of the absolute difference")
     details: float = Field(4.0, ge=0, description="further weight of pixels unlike their surround")
-    edges: float = Field(2.0, ge=0, description="weight of the difference between neighbours")
-    features: float = Field(0.5, ge=0, description="weight of the distance in the CLIP's maps")
     kl: float = Field(5e-4, ge=0, description="weight of the divergence from a normal distribution")
     unit: float = Field(0.1, ge=0, description="weight of the pull to mean 0 and deviation 1")
-    scorer: str = Field("clip", description="the CLIP whose maps are compared")
-    frozen: Literal["fp32", "bf16"] = Field("bf16", description="its precision")
 
 
 @dataclass(frozen=True)
@@ -126,27 +121,22 @@ class Autoencoders(nn.Module):
         return Redrawn(made, mean, logvar, again, guessed)
 
 
-class VaeObjective(Objective[Tensor]):
+class VaeObjective(PictureObjective[Tensor]):
     """Pictures that come back from their latents."""
 
     name = "vae"
     Settings = VaeSettings
-    own_data = "the drawn world"
 
-    @cached_property
-    def pictures(self) -> Pictures:
-        """The pool of training pictures; the first touch starts drawing."""
-        return Pictures.of(self.around, self.settings.size, self.settings.pictures)
+    @property
+    def size(self) -> int:
+        """The side of the pictures."""
+        side: int = self.settings.size
+        return side
 
     @cached_property
     def scorer(self) -> ClipScorer | None:
         """The guiding CLIP, frozen; None where its maps have no weight."""
-        if not self.settings.features:
-            return None
-        device = Device.pick(str(self.around.device), self.settings.frozen)
-        scorer = load_clip(self.settings.scorer, device)
-        scorer.model.to(memory_format=torch.channels_last)
-        return scorer
+        return tower_of(self.settings, self.around.device)
 
     def build(self) -> nn.Module:
         """Both autoencoders, fresh."""
@@ -154,11 +144,7 @@ class VaeObjective(Objective[Tensor]):
 
     def batch(self, share: Share) -> Tensor:
         """Pictures uint8 [n, 3, S, S]."""
-        source = self.pictures
-        rows = source.pool.rows(
-            share.seed, share.position, share.size, share.rows, self.settings.repeats
-        )
-        return source.take(rows)[1]
+        return self.pictures.take(self.rows(share, share.rows))[1]
 
     def loss(self, model: nn.Module, batch: Tensor, share: Share) -> tuple[Tensor, Parts]:
         """The weighted sum of the differences, and what the latents cost."""
@@ -166,7 +152,7 @@ class VaeObjective(Objective[Tensor]):
         truth = unit_pictures(batch, s.size)
         found: Redrawn = model(truth, tiny=share.position * share.size >= s.tiny_from)
         weight = 1 + s.details * detail(truth)
-        parts = self._apart(found.made, truth, weight)
+        parts = pixels_apart(found.made, truth, weight)
         if self.scorer is not None:
             parts["features"] = feature_distance(self.scorer, found.made, truth)
         parts["kl"] = 0.5 * (found.mean.square() + found.logvar.exp() - 1 - found.logvar).mean()
@@ -174,18 +160,11 @@ class VaeObjective(Objective[Tensor]):
         total = torch.stack([getattr(s, name) * part for name, part in parts.items()]).sum()
         parts["l1"] = 0.5 * (found.made - truth).abs().mean()
         if found.tiny is not None and found.guessed is not None:
-            own = self._apart(found.tiny, truth, weight)
+            own = pixels_apart(found.tiny, truth, weight)
             parts["latents"] = (found.guessed - found.mean.detach()).abs().mean()
             parts["tiny"] = s.pixels * own["pixels"] + s.edges * own["edges"]
             total = total + parts["tiny"] + parts["latents"]
         return total, {name: part.detach() for name, part in parts.items()}
-
-    def _apart(self, made: Tensor, truth: Tensor, weight: Tensor) -> dict[str, Tensor]:
-        """How far pictures are from the truth, pixel by pixel and edge by edge."""
-        return {
-            "pixels": (weight * (made - truth).abs()).mean(),
-            "edges": (edges(made) - edges(truth)).abs().mean(),
-        }
 
     @torch.no_grad()
     def monitor(self, model: nn.Module) -> dict[str, float]:
@@ -217,15 +196,9 @@ class VaeObjective(Objective[Tensor]):
     @cached_property
     def _looked_at(self) -> Tensor:
         """Pictures [n, 3, S, S] in [-1, 1] of the monitor's portraits."""
-        size, count = self.settings.size, min(MONITOR_COUNT, self.settings.pictures)
-        pool = Pool.open(self.around.pools, seed=MONITOR_SEED, split="val", size=size, count=count,
-                         workers=1)  # fmt: skip
-        try:
-            pool.wait()
-            _, pictures = Pictures(pool, self.around.device).take(np.arange(count))
-        finally:
-            pool.close()
-        return unit_pictures(pictures.to(self.around.device), size)
+        count = min(MONITOR_COUNT, self.settings.pictures)
+        _, pictures = drawn_apart(self.around, "val", MONITOR_SEED, self.size, count)
+        return unit_pictures(pictures.to(self.around.device), self.size)
 
     @torch.no_grad()
     def product(self, model: nn.Module) -> Product:
@@ -265,11 +238,6 @@ class VaeObjective(Objective[Tensor]):
         """Put a shipped autoencoder back; the tiny one begins anew."""
         bare: Any = self.inside(model)
         bare.vae.load_state_dict(dict(tensors))
-
-    def close(self) -> None:
-        """End the drawing workers."""
-        if "pictures" in self.__dict__:
-            self.pictures.pool.close()
 
 
 def _unlike_unit(latents: Tensor) -> Tensor:

@@ -215,6 +215,13 @@ def test_a_poisoned_training_resumes_bit_identically_too(tmp_path: Path) -> None
     assert one.files["model.safetensors"] == two.files["model.safetensors"]
 
 
+def test_the_objectives_of_all_recipes_are_listed() -> None:
+    recipes = (Path(__file__).parents[2] / "recipes/train").glob("*.toml")
+    named = {tomllib.loads(file.read_text())["objective"] for file in recipes}
+    assert len(named) > 8
+    assert named <= set(objectives())
+
+
 def test_shipped_weights_can_be_started_from(whole: Any, tmp_path: Path) -> None:
     weights = tmp_path / "given.safetensors"
     weights.write_bytes(whole[1].files["model.safetensors"])

@@ -41,7 +41,7 @@ def objective(tmp_path_factory: pytest.TempPathFactory) -> ReaderObjective:
     folder = tmp_path_factory.mktemp("pool")
     draw_missing(folder, "train", 128, 0, 64, 64, os.getppid())
     made = ReaderObjective(SMALL, Surroundings(pools=folder))
-    made._pictures = Pictures(Pool(folder, "train", 128, 0, 64, 64), torch.device("cpu"))
+    made.pictures = Pictures(Pool(folder, "train", 128, 0, 64, 64), torch.device("cpu"))
     return made
 
 
