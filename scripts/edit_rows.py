@@ -24,11 +24,14 @@ from guided.guidance.edit import redraw  # noqa: E402
 from guided.judging import edit_baselines as baselines  # noqa: E402
 from guided.judging.edit_cases import EDITS, TUNING, Case, cases, stacked_pictures  # noqa: E402
 from guided.judging.edit_figures import Batch, Drawn, Jury, compared  # noqa: E402
+from guided.judging.kept import digest_of  # noqa: E402
 from guided.judging.reader import Reader  # noqa: E402
 from guided.scorers.clip import load_clip  # noqa: E402
 from guided.tasks._edit_editors import Judgement, editor_of  # noqa: E402
 from guided.tasks._edit_models import EditModels  # noqa: E402
+from guided.tasks._edit_options import STRENGTHS  # noqa: E402
 from guided.tasks._edit_rows import search  # noqa: E402
+from guided.tasks._generate_unclip import decoder_folder  # noqa: E402
 from guided.tasks.base import Workbench  # noqa: E402
 from guided.tasks.edit import Options  # noqa: E402
 
@@ -38,7 +41,6 @@ BETAS = (0.03, 0.05, 0.08, 0.1, 0.12, 0.15, 0.2, 0.25, 0.3)
 ALPHAS = (1.0, 2.0, 3.0, 4.1, 6.0, 8.0, 10.0)
 NEAR, SAME = (0.0001, 0.0005, 0.002, 0.008), (0.0, 0.05)
 FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5)
-AUTO = tuple(i / 10 for i in range(1, 16))
 
 #: What StyleCLIP's authors publish, for both methods.
 PUBLISHED: dict[str, Any] = {
@@ -56,7 +58,10 @@ OURS: dict[str, dict[str, Any]] = {
     "optimise": {"method": "optimise", "keep_identity": 0.1},
     "direction": {"method": "direction"},
     "delta": {"method": "delta"},
+    "refine": {"method": "refine"},
 }
+#: The roles they need besides the generator's and CLIP.
+NEEDED = {"direction": ("directions",), "delta": ("delta",), "refine": ("delta",)}
 
 Work = Callable[[], Drawn]
 Kind = Literal["reference", "one-pass", "search"]
@@ -127,6 +132,9 @@ class Desk:
                 found[role] = self.jury.clip.fingerprint
             elif role == "scorer":
                 found[role] = self.models.scorer.fingerprint
+            elif role == "denoiser":
+                named = self.roles.get(role, "")
+                found[role] = digest_of(decoder_folder(named, self.models.bench))
             else:
                 path, notes = self.models.need(role), self.models.bench.notes
                 found[role] = str(notes.get(self.roles[role]) or notes[path.name])
@@ -199,19 +207,15 @@ def drawn_by(generator: Any, delta: Delta, factors: Sequence[float] | None = Non
 
 
 def _ours(name: str) -> Row:
-    options = OURS[name]
-    roles = {
-        "optimise": ("scorer",), "direction": ("scorer", "directions"), "delta": ("scorer", "delta")
-    }  # fmt: skip
+    options, roles = OURS[name], ("scorer", *NEEDED.get(name, ()))
+    more = {"optimise": "; identity is one of its losses", "refine": ": delta, then 30 steps"}
     return Row(
-        {"optimise": "`guided edit --method optimise`; identity is one of its losses.",
-         "direction": "`guided edit --method direction` with its defaults.",
-         "delta": "`guided edit --method delta` with its defaults."}[name],
-        "search" if name == "optimise" else "one-pass",
+        f"`guided edit --method {name}`{more.get(name, ' with its defaults')}.",
+        "search" if name in more else "one-pass",
         lambda desk, batch: by_verb(desk, batch, options, one_text=False),
-        roles[name],
+        roles,
         options,
-    )  # fmt: skip
+    )
 
 
 def _delta_auto(desk: Desk, batch: Batch) -> Work:
@@ -223,13 +227,13 @@ def _delta_auto(desk: Desk, batch: Batch) -> Work:
 
     def work() -> Drawn:
         delta = finished(editor.propose(batch.codes, prompts))
-        return drawn_by(desk.models.generator, delta, judge.smallest(delta, AUTO))
+        return drawn_by(desk.models.generator, delta, judge.smallest(delta, STRENGTHS))
 
     return work
 
 
 def _mapper(desk: Desk, batch: Batch) -> Work:
-    slug = slug_of(batch.cases[0].edit.name)
+    slug = batch.cases[0].edit.slug
     files = [] if desk.mappers is None else sorted(desk.mappers.glob(f"{slug}.*"))
     wanted = str(files[0]) if files else f"mapper-{slug}"
     models = EditModels(desk.models.bench, {"mapper": wanted})
@@ -379,6 +383,7 @@ ROWS: dict[str, Row] = {
         _mapper,
     ),
     "delta": _ours("delta"),
+    "refine": _ours("refine"),
     "delta-auto": Row(
         "`guided edit --method delta --strength auto`: the least strength the guiding CLIP agrees "
         "with.",
@@ -390,9 +395,4 @@ ROWS: dict[str, Row] = {
 }
 
 
-def slug_of(name: str) -> str:
-    """An edit's name as part of a file's: "earrings-blue-background"."""
-    return "-".join("".join(c if c.isalnum() else " " for c in name).split())
-
-
-__all__ = ["ROWS", "Desk", "MissingWeights", "Row", "finished", "slug_of"]
+__all__ = ["ROWS", "Desk", "MissingWeights", "Row", "finished"]

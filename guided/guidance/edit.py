@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from guided.core.editing import Delta
+from guided.core.editing import Delta, Editor
 from guided.core.objective import Draft, Objective, Scene
 from guided.core.protocols import Generator, Latent, Scorer
 from guided.core.run import Step
@@ -44,7 +44,8 @@ class OptimiseEditor:
     """Adam on W+ ("w") or StyleSpace ("s") codes until ``objective`` is small.
 
     ``models`` and ``extras`` are what its losses ask for (``identity``; ``mask``); the rows of
-    an extra go with the rows of the start.  Rows never mix: a batch of pictures and prompts gives
+    an extra go with the rows of the start.  The search begins at the start, or where ``begin``
+    proposes to go from it.  Rows never mix: a batch of pictures and prompts gives
     what each would give alone.
     Source: Patashnik et al. 2021 (StyleCLIP), section 4.
     """
@@ -57,10 +58,11 @@ class OptimiseEditor:
     update: MakeUpdate = styleclip_adam
     models: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
+    begin: Editor | None = None
     name: str = "optimise"
     rerun: bool = False
 
-    def propose(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[Draft], None, Delta]:
+    def propose(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[Any], None, Delta]:
         """Yield a Step for each update and return the change after the last.
 
         Raises:
@@ -79,8 +81,11 @@ class OptimiseEditor:
         def draw(leaves: Latent, progress: float) -> Draft:
             return Draft({**fixed, **leaves}, self.generator.render, progress, first)
 
-        moving = {name: fixed[name] for name in self.generator.movable(self.space)}
         final = fixed
+        if self.begin is not None:
+            proposed = yield from self.begin.propose(fixed, prompts)
+            final = {**fixed, **proposed.at(1.0)}
+        moving = {name: final[name] for name in self.generator.movable(self.space)}
         for step in optimise(moving, draw, bound, self.update(), self.steps, label=self.name):
             final = step.draft.latent if step.draft is not None else final
             yield step

@@ -38,6 +38,8 @@ def editor_of(options: Options, models: EditModels, space: Space, mask: Tensor |
         return _direction(options, models)
     if options.method == "delta":
         return _delta(options, models)
+    if options.method == "refine":
+        return _refine(options, models)
     objective = objective_of(options.loss) if options.loss else usual_objective(options)
     kinds = {term.loss.kind for term in objective.terms}
     roles = {role: role in kinds for role in ("identity", "perceptual")}
@@ -131,6 +133,22 @@ def _delta(options: Options, models: EditModels) -> Editor:
         change=net,
         embed=models.scorer.embed_images,
         towards=Towards(options, models),
+    )
+
+
+def _refine(options: Options, models: EditModels) -> Editor:
+    """A short search from the delta mapper's change to where the words point from the picture."""
+    from guided.losses.turned import Turned
+
+    return OptimiseEditor(
+        generator=models.generator,
+        scorer=models.scorer,
+        objective=Objective.of(Turned(options.amount)),
+        steps=options.refine_steps,
+        update=lambda: styleclip_adam(options.refine_rate),
+        extras={"towards": Towards(options, models)},
+        begin=_delta(options, models),
+        name="refine",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -13,9 +14,11 @@ from guided.tasks.base import TaskOptions, argument, option, recipe_only
 
 #: The neutral text that stands for what CLIP sees.
 AUTO = "auto"
+#: What the strength ``auto`` chooses from.
+STRENGTHS = tuple(i / 10 for i in range(1, 23))
 
 #: The methods that move a latent of StyleGAN2.
-LatentMethod = Literal["optimise", "direction", "mapper", "delta"]
+LatentMethod = Literal["optimise", "direction", "mapper", "delta", "refine"]
 
 
 class Options(DiffusionKeys, TaskOptions):
@@ -23,7 +26,9 @@ class Options(DiffusionKeys, TaskOptions):
 
     images: list[Path] = argument("pictures or saved latents; none edits random portraits", [])
     prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
-    method: Literal[LatentMethod, DiffusionMethod] = option("how to find the change", "optimise")
+    method: Literal["auto", LatentMethod, DiffusionMethod] = option(
+        "how to find the change; auto: delta where the kit has such a mapper, else optimise", "auto"
+    )
     strength: float | Literal["auto"] = option(
         "0 is the original, 1 the edit, negative the opposite; auto the least CLIP agrees with", 1.0
     )
@@ -50,17 +55,34 @@ class Options(DiffusionKeys, TaskOptions):
     inverter: str = option("an inversion encoder's name or file", "")
     perceptual: str = option("a CLIP whose trunk compares pictures, or an LPIPS trunk's file", "")
     mapper: str = option("a mapper's name or file (mapper)", "")
-    delta: str = option("a delta mapper's name or file (delta)", "")
+    delta: str = option("a delta mapper's name or file (delta, refine)", "")
     statistics: str = option("channel statistics, such as fs3.npy (direction)", "")
     neutral: str = option(
         "what the pictures show, in words; auto: what CLIP sees that contradicts the prompt", AUTO
     )
-    template: list[str] = option("sentences with {} for a text (direction, delta)", [])
+    template: list[str] = option("sentences with {} for a text (direction, delta, refine)", [])
     alpha: float = recipe_only("factor of the change (direction)", 4.1)
     beta: float = recipe_only("cosine below which a channel is left alone (direction)", 0.15, ge=0)
+    amount: float = recipe_only("how far to turn in CLIP's space (refine)", 0.6, gt=0)
+    refine_steps: int = recipe_only("steps of the search behind the mapper (refine)", 30, ge=1)
+    refine_rate: float = recipe_only("its step size", 0.03, gt=0)
     preprocess: Literal["clip", "styleclip"] = recipe_only("how CLIP sees the picture", "clip")
     truncation: float = recipe_only("how far random portraits stray from the mean", 0.7, ge=0)
     keep_identity: float = recipe_only("weight of the loss identity", 0.0, ge=0)
     near: float = recipe_only("weight of the loss latent_l2", 0.008, ge=0)
     keep_outside: float = recipe_only("weight of the loss masked_l1, with a mask", 10.0, ge=0)
     loss: list[LossTable] = recipe_only("losses in place of the usual ones", [])
+
+
+def settled(options: Options, kit: Mapping[str, str]) -> Options:
+    """The options with the method that ``auto`` stands for.
+
+    That is ``delta`` where one is named, or ``kit`` (roles to names) has one for its own generator
+    and CLIP, and no losses are given for a search; else ``optimise``.
+    """
+    if options.method != "auto":
+        return options
+    own = options.generator or options.scorer
+    mapped = options.delta or (not own and "delta" in kit)
+    method = "delta" if mapped and not options.loss else "optimise"
+    return options.model_copy(update={"method": method})

@@ -23,7 +23,7 @@ from guided.errors import CannotDo, GuidedError, MissingWeights, UsageError
 from guided.tasks import _edit_diffusion
 from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks._edit_inputs import Opening, Subject, looks_drawn, open_mask
-from guided.tasks._edit_options import Options
+from guided.tasks._edit_options import STRENGTHS, Options, settled
 from guided.tasks._edit_outputs import Edited, Outputs, Show, changes
 from guided.tasks.base import Steps, Workbench
 
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_GRID = tuple(i / 10 for i in range(1, 16))
-
 
 def needs(options: Options) -> tuple[str, ...]:
     """The roles this verb loads a model for."""
@@ -48,13 +46,15 @@ def needs(options: Options) -> tuple[str, ...]:
     roles = ["generator"]
     if options.prompt or options.strength == "auto":
         roles.append("scorer")
-    known = (".pt", ".pth", ".safetensors")
+    known, own = (".pt", ".pth", ".safetensors"), options.generator or options.scorer
     if options.invert != "optimise" and any(p.suffix.lower() not in known for p in options.images):
         roles.append("inverter")
     if _wants(options, "identity"):
         roles.append("identity")
-    if options.method == "delta":
-        roles.append("delta")
+    mapped = options.method == "auto" and bool(options.prompt) and not options.loss
+    mapped = mapped and bool(options.delta or not own)
+    if options.method in ("delta", "refine") or mapped:
+        roles.append("delta")  # a kit without one is passed over
     if options.method == "direction" and not options.statistics:
         roles.append("directions")
     return tuple(roles)
@@ -62,6 +62,7 @@ def needs(options: Options) -> tuple[str, ...]:
 
 def run(options: Options, bench: Workbench) -> Steps:
     """Edit every picture by every prompt, in batches, yielding the Steps of the search."""
+    options = settled(options, bench.kit)
     if options.method in METHODS:
         edited: Result = yield from _edit_diffusion.run(options, bench)
         return edited
@@ -87,6 +88,7 @@ def _check(options: Options) -> None:
         ("mapper", "mapper", False),
         ("statistics", "direction", not own),
         ("delta", "delta", not own),
+        ("delta", "refine", not own),
     ):
         if options.method == method and not shipped and not getattr(options, role):
             raise UsageError(
@@ -104,7 +106,7 @@ def _check(options: Options) -> None:
 
 def _wants(options: Options, kind: str) -> bool:
     """Whether the objective has a loss of that kind."""
-    if options.method != "optimise":
+    if options.method not in ("auto", "optimise"):
         return False
     if options.loss:
         return any(table.kind == kind for table in options.loss)
@@ -298,7 +300,7 @@ class Job:
                     "The strength auto is the least at which CLIP sees the prompt; there is none.",
                     hint="Give --prompt, or a number for --strength.",
                 )
-            strengths = judge.smallest(delta, _GRID, view.keep)
+            strengths = judge.smallest(delta, STRENGTHS, view.keep)
         else:
             strengths = [float(self.options.strength)] * delta.rows
         before, after = view.at(0.0), view.at(strengths)

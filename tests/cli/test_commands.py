@@ -62,7 +62,7 @@ def test_help_names_every_command(guided_cli: Callable) -> None:
         (["portraits", "--cuont", "3"], 2, "--count"),
         (["portraits", "--count", "0"], 2, "count = 0: input should be greater than or equal to 1"),
         (["portraits", "--split", "tset"], 2, "'tset' is not one of"),
-        (["edit", "--prompt", "x", "--method", "foo"], 2, "'delta', 'sdedit'"),
+        (["edit", "--prompt", "x", "--method", "foo"], 2, "'delta', 'refine', 'sdedit'"),
         (["portraits", "--set", "cuont=3"], 2, "unknown key 'cuont'. Did you mean 'count'?"),
         (["portraits", "--set", "count"], 2, "Write --set key=value."),
         (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from guided.core.objective import Draft, Loss, Scene
 from guided.core.seeds import Seeds
-from guided.errors import CannotDo, CorruptWeights, ShapeError
+from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError
 from guided.generators.stylegan2 import StyleGan2
 from guided.guidance.edit import OptimiseEditor
 from guided.losses.clip import Clip
@@ -20,6 +20,7 @@ from guided.losses.identity import Identity
 from guided.losses.latent_l2 import LatentL2
 from guided.losses.masked_l1 import MaskedL1
 from guided.losses.perceptual import Perceptual
+from guided.losses.turned import Turned
 from guided.scorers.arcface import ArcFace
 from guided.scorers.trunk import TrunkDistance, clip_trunk, lpips_distance
 from tests.tiny_faces import STYLE, WIDTHS, seeded, tiny_stylegan2
@@ -284,3 +285,26 @@ def test_a_weight_of_zero_is_as_if_absent() -> None:
                 ends.append(end.value.change["w"])
                 break
     assert torch.equal(*ends)
+
+
+def upwards(text: str, seen: Tensor) -> Tensor:
+    """Directions at right angles to what is seen, to the side that the text's sign says."""
+    return float(text) * torch.stack([-seen[:, 1], seen[:, 0]], dim=1)
+
+
+def test_turned_leads_from_the_start_along_the_direction() -> None:
+    start = painted(0.0, 0.25)
+    found = Turned(1.0).bind(scene(start, "1", towards=upwards))
+    assert found(painted(0.5, 0.75)).tolist() == pytest.approx([0, 0], abs=1e-6)  # 45 degrees on
+    assert found(start).tolist() == pytest.approx([1 - cosine(0.5)] * 2, abs=1e-6)
+    each = Turned(math.tan(math.pi / 8)).bind(scene(start, "1", "-1", towards=upwards))
+    assert each(painted(0.25, 0.0)).tolist() == pytest.approx([0, 0], abs=1e-6)
+    both = Turned(1.0).bind(scene(start, "1 | -1::-2", towards=upwards))  # both point up
+    assert both(painted(0.5, 0.75)).tolist() == pytest.approx([0, 0], abs=1e-6)
+
+
+def test_turned_says_what_it_lacks() -> None:
+    with pytest.raises(CannotDo, match="needs directions"):
+        Turned().bind(scene(painted(0.0), "1"))
+    with pytest.raises(UsageError, match="an amount above 0, not -1"):
+        Turned(-1.0).bind(scene(painted(0.0), "1", towards=upwards))

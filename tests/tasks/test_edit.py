@@ -26,6 +26,7 @@ from guided.generators.latents import read_delta
 from guided.recipe import Recipe
 from guided.studio import run
 from guided.tasks import edit as verb
+from guided.tasks._edit_options import STRENGTHS
 from tests import tiny_faces
 from tests.tiny_clip import write_clip
 
@@ -228,7 +229,7 @@ def test_shared_latent_files(edit: Callable[..., dict[str, Any]], tmp_path: Path
 
 def test_auto_strength_is_on_the_grid(edit: Callable[..., dict[str, Any]]) -> None:
     (row,) = edit(prompt=["red hat"], strength="auto", steps=10)["results"]
-    assert row["strength"] in [i / 10 for i in range(1, 16)]
+    assert row["strength"] in STRENGTHS
 
 
 # ------------------------------------------------------------------ photographs
@@ -352,8 +353,10 @@ def test_the_portraits_kit_warns_of_a_photo(
 
 
 def test_needs_follow_the_options() -> None:
-    assert verb.needs(verb.Options(prompt=["x"])) == ("generator", "scorer")
-    options = verb.Options(prompt=["x"], images=[Path("a.jpg")], keep_identity=0.1)
+    assert verb.needs(verb.Options(prompt=["x"])) == ("generator", "scorer", "delta")
+    assert verb.needs(verb.Options(prompt=["x"], scorer="own.pt")) == ("generator", "scorer")
+    search = {"method": "optimise", "keep_identity": 0.1}
+    options = verb.Options(prompt=["x"], images=[Path("a.jpg")], **search)
     assert verb.needs(options) == ("generator", "scorer", "inverter", "identity")
     assert verb.needs(verb.Options(images=[Path("a.safetensors")])) == ("generator",)
 

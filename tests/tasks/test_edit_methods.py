@@ -19,6 +19,7 @@ from guided.recipe import Recipe
 from guided.studio import plan, run
 from guided.tasks._edit_editors import Judgement, Towards
 from guided.tasks._edit_models import EditModels
+from guided.tasks._edit_options import settled
 from guided.tasks._edit_rows import Texts, smallest_agreeing
 from guided.tasks.base import Workbench
 from guided.tasks.edit import Options
@@ -117,8 +118,42 @@ def test_measured_directions_serve_the_method_direction(
 def test_the_plan_names_the_delta_mapper() -> None:
     recipe = Recipe.of({"task": "edit", "method": "delta", "prompt": ["a hat"]}, "test")
     assert "delta" in [need.role for need in plan(recipe).needs]
-    plain = Recipe.of({"task": "edit", "prompt": ["a hat"]}, "test")
-    assert "delta" not in [need.role for need in plan(plain).needs]
+    for kit, known in (("portraits", True), ("photo", False)):
+        plain = Recipe.of({"task": "edit", "kit": kit, "prompt": ["a hat"]}, "test")
+        assert ("delta" in [need.role for need in plan(plain).needs]) is known
+
+
+def test_auto_takes_the_mapper_where_there_is_one() -> None:
+    kit = {"generator": "g", "delta": "d"}
+    table = [{"kind": "clip"}]
+    for options, roles, wanted in (
+        ({}, kit, "delta"), ({}, {"generator": "g"}, "optimise"),
+        ({"generator": "own.pt"}, kit, "optimise"), ({"loss": table}, kit, "optimise"),
+        ({"generator": "own.pt", "delta": "own.safetensors"}, {}, "delta"),
+        ({"method": "optimise"}, kit, "optimise"),
+    ):  # fmt: skip
+        assert settled(Options.model_validate(options), roles).method == wanted
+
+
+# ------------------------------------------------------------------ refine
+
+
+def test_a_search_begins_at_the_mapper_s_change(edit: Callable[..., Any], tmp_path: Path) -> None:
+    file = write_delta(tmp_path / "delta.safetensors")
+    options = {"prompt": ["a red hat", "green grass | a hat::-0.5"], "delta": str(file), "count": 2}
+    changes = {}
+    for method, more in (("delta", {}), ("refine", {"refine_rate": 1e-9, "refine_steps": 2}),
+                         ("longer", {"refine_steps": 12})):  # fmt: skip
+        name = "delta" if method == "delta" else "refine"
+        rows = edit(method=name, out=str(tmp_path / method), **more, **options)
+        assert {row["method"] for row in rows} == {name}
+        changes[method] = torch.cat([read_delta(row["latent"]).change["w"] for row in rows])
+        changes[f"{method} gain"] = torch.tensor([row["metrics"]["clip_gain"] for row in rows])
+    assert torch.allclose(changes["delta"], changes["refine"], atol=1e-5)
+    assert not torch.allclose(changes["delta"], changes["longer"], atol=1e-3)
+    (alone,) = edit(method="refine", refine_steps=12, seed=1, out=str(tmp_path / "one"),
+                    **{**options, "count": 1, "prompt": options["prompt"][1:]})  # fmt: skip
+    assert torch.allclose(read_delta(alone["latent"]).change["w"], changes["longer"][3:], atol=1e-4)
 
 
 # ------------------------------------------------------------------ texts

@@ -16,11 +16,12 @@ from guided.errors import UsageError
 from guided.generators.latents import read_delta
 from guided.recipe import Recipe
 from guided.studio import run
+from guided.tasks._edit_options import STRENGTHS
 from guided.tasks._edit_regions import Region, elsewhere, feathered
 from tests import tiny_edit, tiny_faces
 
 SIZE = 32
-METHODS = ("direction", "mapper", "delta")
+METHODS = ("direction", "mapper", "delta", "refine")
 Editing = Callable[..., dict[str, Any]]
 
 
@@ -160,7 +161,7 @@ def test_every_method_reports_and_takes_any_strength(
         shown[strength] = row
     assert shown[-1.0]["strength"] == -1
     assert (pixels(shown[-1.0]["image"]) != pixels(shown[1.0]["image"])).any()
-    assert shown["auto"]["strength"] in [i / 10 for i in range(1, 16)]
+    assert shown["auto"]["strength"] in STRENGTHS
 
 
 def test_auto_needs_words(edit: Editing) -> None:
