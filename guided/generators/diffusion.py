@@ -7,17 +7,22 @@ import inspect
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from guided.core.device import Device
 from guided.core.protocols import Latent
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError, nearest
-from guided.generators.diffusion_folder import components
+from guided.generators.diffusion_folder import COPY, components, made_for
 from guided.generators.diffusion_pipeline import Conditions, Decode, GuidedPipeline
+from guided.generators.diffusion_stock import PIXART_WORDS
+from guided.nets.packed_linear import pack_linears
+from guided.nets.quick_denoiser import QuickDenoiser
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -87,7 +92,18 @@ class BoundDiffusion:
 
     def predict(self, given: Tensor, time: Any) -> Tensor:
         """The model's outputs [N, C, h, w]; N rows, or fewer where the words say."""
+        quick = self._quick
+        if quick is not None and quick.fits(given):
+            return quick(given, torch.as_tensor(time, device=given.device))
         return self.pipe.predict(given, time, self.words)
+
+    @cached_property
+    def _quick(self) -> QuickDenoiser | None:
+        """The shipped model on a CPU, told these words once."""
+        net, words = self.pipe.transformer, self.words
+        if self.pipe.family != "own" or not QuickDenoiser.takes(net):
+            return None
+        return QuickDenoiser(net, (words.text, words.mask, words.pooled, words.image, words.shown))
 
     def picture(self, latents: Tensor, decode: Decode) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1] of clean latents."""
@@ -110,6 +126,7 @@ class Diffusion:
             self.pipe.to(self.device.dtype)
         if pipe.family == "own":
             pipe.transformer.suit(self.device.torch)
+            pack_linears(pipe.transformer)
 
     def start(
         self,
@@ -197,9 +214,15 @@ def load_diffusion(
     """
     place = Path(folder).expanduser()
     wanted = components(place)
+    _known_scheduler(place, wanted["scheduler"][1])
     device = device or Device()
     accepted = inspect.signature(GuidedPipeline.__init__).parameters
-    absent = {part: None for part in accepted if part in _PARTS and part not in wanted}
+    absent: dict[str, Any] = {
+        part: None for part in accepted if part in _PARTS and part not in wanted
+    }
+    stock = made_for(place)
+    if stock in PIXART_WORDS:
+        absent["max_sequence_length"] = PIXART_WORDS[stock]
     try:
         with quiet():
             pipe = GuidedPipeline.from_pretrained(
@@ -208,8 +231,21 @@ def load_diffusion(
             )  # fmt: skip
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise CorruptWeights(f"{place} cannot be loaded: {reason}") from error
+        reason = reason.partition(". If you")[0]
+        raise CorruptWeights(f"{place} cannot be loaded: {reason}", hint=COPY) from error
     return Diffusion(pipe, name=name or place.name, device=device)
+
+
+def _known_scheduler(folder: Path, kind: str) -> None:
+    """Raise for a class that diffusers does not have."""
+    import diffusers
+
+    if not hasattr(diffusers, kind):
+        raise CannotDo(
+            f"{folder} wants the scheduler {kind}, which diffusers {diffusers.__version__} does "
+            f"not have; supported: {', '.join(SCHEDULERS.values())}.",
+            hint="Write one of these into its model_index.json.",
+        )
 
 
 _PARTS = frozenset(

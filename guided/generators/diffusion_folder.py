@@ -61,7 +61,7 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
     named = _index(folder)
     for part in ("vae", "scheduler"):
         if part not in named:
-            raise MissingWeights(f"{folder / INDEX} names no {part!r}.", hint=_COPY)
+            raise MissingWeights(f"{folder / INDEX} names no {part!r}.", hint=COPY)
     denoisers = [part for part in ("unet", "transformer") if part in named]
     if len(denoisers) != 1:
         raise CannotDo(f"{folder / INDEX} must name a unet or a transformer, not {denoisers}.")
@@ -71,7 +71,7 @@ def components(folder: Path) -> dict[str, tuple[str, str]]:
     return named
 
 
-_COPY = "Copy the whole folder again: every component has its own subfolder."
+COPY = "Copy the whole folder again: every component has its own subfolder."
 
 
 def _index(folder: Path) -> dict[str, tuple[str, str]]:
@@ -88,8 +88,14 @@ def _index(folder: Path) -> dict[str, tuple[str, str]]:
             if part in _KNOWN and isinstance(value, list) and len(value) == 2 and value[0]
         }
     except (OSError, ValueError, AttributeError) as error:
-        raise CorruptWeights(f"{path} cannot be read: {error}.", hint=_COPY) from error
+        raise CorruptWeights(f"{path} cannot be read: {error}.", hint=COPY) from error
     return entries
+
+
+def made_for(folder: Path) -> str:
+    """The class of the pipeline that an index which could be read was written by."""
+    table = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return str(table.get("_class_name", ""))
 
 
 def _check_class(folder: Path, part: str, library: str, kind: str) -> None:
@@ -107,15 +113,16 @@ def _check_files(folder: Path, part: str) -> None:
     place = folder / part
     names = {path.name for path in place.iterdir()} if place.is_dir() else set()
     if not names:
-        raise MissingWeights(f"{folder} lacks its component {part!r}: {place}.", hint=_COPY)
+        raise MissingWeights(f"{folder} lacks its component {part!r}: {place}.", hint=COPY)
+    _check_readable(part, place)
     if part in _SCHEDULERS:
         if "scheduler_config.json" not in names:
-            raise MissingWeights(f"{place} has no scheduler_config.json.", hint=_COPY)
+            raise MissingWeights(f"{place} has no scheduler_config.json.", hint=COPY)
         return
     if part in _PLAIN:
         return
     if "config.json" not in names:
-        raise MissingWeights(f"The component {part!r} has no config.json in {place}.", hint=_COPY)
+        raise MissingWeights(f"The component {part!r} has no config.json in {place}.", hint=COPY)
     if not any(name.endswith(".safetensors") for name in names):
         pickled = sorted(name for name in names if name.endswith((".bin", ".pt", ".ckpt")))
         if pickled:
@@ -123,7 +130,24 @@ def _check_files(folder: Path, part: str) -> None:
                 f"The component {part!r} has its weights only as a pickle ({pickled[0]}).",
                 hint="Get the .safetensors file of the same model.",
             )
-        raise MissingWeights(f"The component {part!r} has no weights in {place}.", hint=_COPY)
+        raise MissingWeights(f"The component {part!r} has no weights in {place}.", hint=COPY)
+
+
+def _check_readable(part: str, place: Path) -> None:
+    """Raise for a half-written file, before a library stumbles over it."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(place.iterdir()):
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, framework="pt"):
+                    pass
+        except (OSError, ValueError, SafetensorError) as error:
+            raise CorruptWeights(
+                f"The component {part!r} is damaged: {path} cannot be read: {error}.", hint=COPY
+            ) from error
 
 
 def family(named: dict[str, tuple[str, str]]) -> Family:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any, Literal
 
 import torch
@@ -18,6 +17,14 @@ from torch import Tensor, nn
 
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.generators.diffusion_folder import Family
+from guided.generators.diffusion_stock import (
+    cleans_captions,
+    hushed,
+    refuse_others,
+    report_cuts,
+    set_right,
+    stock_pipeline,
+)
 from guided.generators.diffusion_vae import factor_of, preview_table
 from guided.generators.diffusion_words import read_words
 from guided.nets.denoiser import PortraitDenoiser
@@ -52,7 +59,8 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     ``tiny`` is a small decoder of the same latents; ``preview`` a linear map from latents to
     colours, C + 1 rows (the last is the constant) of 3 numbers in [-1, 1], fitted to the VAE at
-    the first use where it is None.
+    the first use where it is None.  ``max_sequence_length`` is how many tokens of a prompt a PixArt
+    model reads.
     """
 
     model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->transformer->tiny->vae"
@@ -71,6 +79,7 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
         tiny: Any = None,
         force_zeros_for_empty_prompt: bool = True,  # noqa: FBT001, FBT002
         preview: list[list[float]] | None = None,
+        max_sequence_length: int = 120,
     ) -> None:
         super().__init__()
         if (unet is None) == (transformer is None):
@@ -81,8 +90,12 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
             text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
         )  # fmt: skip
         self.register_to_config(
-            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, preview=preview
-        )
+            force_zeros_for_empty_prompt=force_zeros_for_empty_prompt, preview=preview,
+            max_sequence_length=max_sequence_length,
+        )  # fmt: skip
+        refuse_others(self.denoiser, vae)
+        if self.family == "sd":
+            set_right(scheduler, unet)
         for part in self.components.values():
             if isinstance(part, nn.Module):
                 part.eval().requires_grad_(False)
@@ -121,7 +134,8 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
         if min(height, width) < cell or height % cell or width % cell:
             near = " x ".join(str(max(1, round(each / cell)) * cell) for each in (width, height))
             raise UsageError(
-                f"Pictures of {width} x {height} pixels are not a multiple of {cell}.",
+                f"Pictures of {width} x {height} pixels are not a multiple of {cell} "
+                f"from {cell} up.",
                 hint=f"The nearest size that is: {near}.",
             )
         return int(self.denoiser.config.in_channels), height // self.factor, width // self.factor
@@ -149,7 +163,10 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
             ShapeError: another number of negatives or embeddings than prompts.
         """
         if self.text_encoder is None or self.tokenizer is None:
-            raise CannotDo("This pipeline has no text encoder.", hint="Give encoded prompts.")
+            raise CannotDo(
+                "This pipeline has no text encoder, or no tokenizer.",
+                hint="Take a folder whose model_index.json names text_encoder and tokenizer.",
+            )
         if len(negatives) != len(prompts):
             raise ShapeError(f"{len(negatives)} negatives were given for {len(prompts)} prompts.")
         if self.family == "own":
@@ -163,35 +180,18 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
             "do_classifier_free_guidance": both,
             "negative_prompt": list(negatives) if any(negatives) else None,
         }
-        stock = self._stock()
-        with torch.no_grad():
+        stock = stock_pipeline(self)
+        report_cuts(self, [*prompts, *(negatives if both else ())])
+        with torch.no_grad(), hushed():
             if self.family == "sdxl":
                 return self._sdxl(stock.encode_prompt(**asked), size, both=both)
             if self.family == "pixart":
                 asked["negative_prompt"] = asked["negative_prompt"] or ""
-                asked["clean_caption"] = all(find_spec(each) for each in ("bs4", "ftfy"))
+                asked["clean_caption"] = cleans_captions()
+                asked["max_sequence_length"] = self.config.max_sequence_length
                 return self._pixart(stock.encode_prompt(**asked), size, both=both)
             words, without = stock.encode_prompt(**asked)
             return Conditions(torch.cat([without, words]) if both else words)
-
-    def _stock(self) -> Any:
-        """The stock pipeline around the same parts, for its text encoding."""
-        import diffusers
-
-        shared = {"vae": self.vae, "scheduler": self.scheduler, "tokenizer": self.tokenizer,
-                  "text_encoder": self.text_encoder}  # fmt: skip
-        if self.family == "pixart":
-            return diffusers.PixArtAlphaPipeline(transformer=self.transformer, **shared)
-        if self.family == "sdxl":
-            return diffusers.StableDiffusionXLPipeline(
-                unet=self.unet, text_encoder_2=self.text_encoder_2, tokenizer_2=self.tokenizer_2,
-                force_zeros_for_empty_prompt=self.config.force_zeros_for_empty_prompt,
-                add_watermarker=False, **shared,
-            )  # fmt: skip
-        return diffusers.StableDiffusionPipeline(
-            unet=self.unet, safety_checker=None, feature_extractor=None,
-            requires_safety_checker=False, **shared,
-        )  # fmt: skip
 
     def _own(
         self, prompts: Sequence[str], negatives: Sequence[str], image: Tensor | None
@@ -203,6 +203,7 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
                 f"Embeddings of pictures must be [{len(prompts)}, {width}], not "
                 f"{list(image.shape)}."
             )
+        report_cuts(self, [*prompts, *negatives])
         words = read_words(self.text_encoder, self.tokenizer, [*negatives, *prompts])
         if image is None:
             return Conditions(words.states, words.mask, words.pooled)

@@ -97,6 +97,7 @@ class UnclipPipeline(GuidedPipeline):
         force_zeros_for_empty_prompt: bool = True,  # noqa: FBT001, FBT002
         preview: list[list[float]] | None = None,
         scorer_sha256: str = "",
+        max_sequence_length: int = 120,
     ) -> None:
         self.register_modules(prior=prior, prior_scheduler=prior_scheduler)
         self.register_to_config(scorer_sha256=scorer_sha256)
@@ -105,6 +106,7 @@ class UnclipPipeline(GuidedPipeline):
             tokenizer=tokenizer, tiny=tiny, preview=preview, unet=unet,
             text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
+            max_sequence_length=max_sequence_length,
         )  # fmt: skip
         if self.family != "own":
             raise CannotDo(

@@ -12,6 +12,7 @@ from guided.core.device import Device
 from guided.core.shapes import expect
 from guided.errors import CorruptWeights
 from guided.nets.latent_scorer import LatentNet
+from guided.nets.packed_linear import pack_linears
 from guided.zoo import find
 from guided.zoo.packing import load_weights
 
@@ -30,6 +31,7 @@ class LatentClip:
     ) -> None:
         self.device = device or Device()
         self.net = self.device.settle(net)
+        pack_linears(self.net)
         self.teacher, self.vae_sha256 = teacher, vae_sha256
 
     def embed_latents(self, latents: Tensor, noise: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator as Stream
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from guided.scorers.latent import LatentClip
 
 _LOCAL = "local-dir:"
+_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def needs(options: Options) -> tuple[str, ...]:
@@ -39,11 +41,28 @@ def run(options: Options, bench: Workbench) -> Steps:
     """Make the pictures, in batches; Steps carry drafts whose ``image`` is a quick preview."""
     if options.steps < 1:
         raise UsageError("steps = 0 leaves nothing but noise.", hint="Give --steps 1 or more.")
+    _check(options)
     job = Job(options, bench, open_model(options, bench))
     rows = [(prompt, bench.seed + i) for prompt in options.prompts for i in range(options.count)]
     for first in range(0, len(rows), options.batch):
         yield from job.make(rows[first : first + options.batch], first, len(rows))
     return job.result()
+
+
+def _check(options: Options) -> None:
+    """Raise for what no model is needed to refuse."""
+    for name, value in (("cfg", options.cfg), ("guide-scale", options.guide_scale)):
+        if not math.isfinite(value):
+            raise UsageError(
+                f"--{name} is {value}; it must be a finite number.",
+                hint=f"Leave --{name} out to take the default.",
+            )
+    for text in options.guide:
+        if Path(text).suffix.lower() in _PICTURES:
+            raise UsageError(
+                f"--guide takes words, and {text!r} is the name of a picture.",
+                hint=f"Give it as --guide-image {text}.",
+            )
 
 
 def open_model(options: Options, bench: Workbench) -> Diffusion:
@@ -174,7 +193,8 @@ class Job:
         batches, batch = -(-total // self.options.batch), done // self.options.batch
         latents = yield from _counted(loop, batch, batches)
         self.skipped, self.guided = self.skipped + loop.skipped, self.guided + loop.guided
-        for image, (prompt, seed) in zip(to_images(self._decoded(latents)), rows, strict=True):
+        pictures = to_images(self._decoded(latents, rows))
+        for image, (prompt, seed) in zip(pictures, rows, strict=True):
             number = len(self.results)
             name = f"{number:04d}-{safe_name(prompt)}-s{seed}.png"
             note = {"prompt": prompt, "seed": seed}
@@ -202,11 +222,22 @@ class Job:
             options.eta,
         )
 
-    def _decoded(self, latents: Tensor) -> Tensor:
+    def _decoded(self, latents: Tensor, rows: Sequence[tuple[str, int]]) -> Tensor:
         import torch
 
         with torch.no_grad():
-            return self.model.render({"x0": latents}).float()
+            images = self.model.render({"x0": latents}).float()
+        fine = torch.isfinite(images).flatten(1).all(1)
+        if not bool(fine.all()):
+            prompt, seed = rows[int((~fine).int().argmax())]
+            options = self.options
+            raise CannotDo(
+                f"The picture of {prompt!r} with seed {seed} is not finite at cfg {options.cfg:g} "
+                f"and guide-scale {options.guide_scale:g}.",
+                hint="Lower --cfg and --guide-scale; if that does not help, the weights are "
+                "damaged: get them again.",
+            )
+        return images
 
     def result(self) -> Result:
         """The answer; it says where guidance was not finite."""

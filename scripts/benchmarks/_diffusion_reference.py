@@ -14,6 +14,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guided.generators.diffusion_pipeline import GuidedPipeline
+
+
+def as_published(pipe: GuidedPipeline) -> GuidedPipeline:
+    """The same parts, the denoiser in layers and attention as diffusers builds it."""
+    net = pipe.transformer
+    fresh = type(net).from_config(net.config)
+    fresh.load_state_dict(net.state_dict())
+    torch.nn.Module.to(fresh, net.device, net.dtype)
+    return GuidedPipeline(
+        vae=pipe.vae, tiny=pipe.tiny, preview=pipe.config.preview, scheduler=pipe.scheduler,
+        transformer=fresh, tokenizer=pipe.tokenizer, text_encoder=pipe.text_encoder,
+    )  # fmt: skip
+
 
 def cut(images: Tensor, count: int, size: int) -> Tensor:
     """Square parts at random places, resized one after another."""

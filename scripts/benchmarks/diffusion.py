@@ -1,213 +1,224 @@
-"""What CLIP guidance costs while denoising: each gradient path beside an unguided run, one run.
+"""What guidance costs while denoising: every gradient path beside an unguided run, in one run.
 
-Random weights at the size of the shipped model (128 px, latents 16 x 16 x 4), CPU seconds of this
-process, one thread.  ``--flops`` prints the floating point operations of a guided step of Stable
-Diffusion 1.5 at 512 px instead, counted on shapes alone.  ``--json`` prints one object.
+The shipped kit is timed where it is installed; until then, random weights in the shapes of its
+training recipes.  A run goes from words to decoded pictures.  Seconds are CPU time of this process
+on one thread, the least of some rounds in which all ways take turns, so that other work on the
+machine counts little (on a GPU: seconds on the clock).  Memory is what tensors take at most beyond
+those that were there before.  ``community`` is the public way: a third pass, the full decoder,
+cutouts, and the gradient back through all of it, through the same weights as diffusers runs them.
+``--flops`` counts a step of Stable Diffusion 1.5 at 512 px instead.  ``--json`` prints one object.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import platform
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
+import _diffusion_flops as operations
 import _diffusion_reference as reference
+from _diffusion_kit import Kit, kit
 
+from guided.core.device import Device
 from guided.core.objective import Objective
 from guided.core.seeds import Seeds
-from guided.generators.diffusion import BoundDiffusion
-from guided.generators.diffusion_pipeline import Conditions, GuidedPipeline
 from guided.guidance.denoise import Guidance, denoise
 from guided.losses.clip import Clip
+from guided.tasks.generate import Options
 
-PATHS: dict[str, dict[str, Any]] = {
-    "stop, preview": {"decode": "preview"},
-    "stop, preview, every 2nd": {"decode": "preview", "every": 2},
-    "stop, tiny": {"decode": "tiny"},
-    "stop, vae": {"decode": "vae"},
-    "exact, preview": {"decode": "preview", "jacobian": "exact"},
-    "exact, vae": {"decode": "vae", "jacobian": "exact"},
-}
+WORDS = "a portrait of a smiling person with curly pink hair, round glasses and a green hat"
+UNGUIDED, DEFAULT, COMMUNITY = "unguided", "default", "community"
+CFG = 4.0
 
 
-class RandomClip:
-    """A random ViT of the shipped CLIP's kind: 64 px, patches of 8, width 192, 6 blocks."""
-
-    name, width, scale = "random ViT", 128, 100.0
-
-    def __init__(self) -> None:
-        self.patch = nn.Conv2d(3, 192, 8, 8)
-        layer = nn.TransformerEncoderLayer(192, 3, 768, 0.0, "gelu", batch_first=True)
-        self.body = nn.TransformerEncoder(layer, 6, enable_nested_tensor=False)
-        self.head = nn.Linear(192, 128)
-        for part in (self.patch, self.body, self.head):
-            part.eval().requires_grad_(False)
-
-    def embed_images(self, images: Tensor) -> Tensor:
-        """Unit vectors [B, 128]."""
-        small = nn.functional.interpolate(images, size=(64, 64), mode="bilinear", antialias=True)
-        tokens = self.patch(2 * small - 1).flatten(2).transpose(1, 2)
-        return nn.functional.normalize(self.head(self.body(tokens).mean(1)), dim=1)
-
-    def embed_texts(self, texts: list[str]) -> Tensor:
-        """The same unit vector for every text."""
-        return nn.functional.normalize(torch.ones(len(texts), 128), dim=1)
+def default_path() -> dict[str, Any]:
+    """The gradient path that ``guided generate`` takes when nobody names one."""
+    known = Options.model_fields
+    return {key: known[key].default for key in ("jacobian", "decode", "every")}
 
 
-def small_pipeline() -> GuidedPipeline:
-    """Random weights at the size of the model that is to be shipped."""
-    from diffusers import AutoencoderKL, AutoencoderTiny, DDIMScheduler, PixArtTransformer2DModel
-
-    torch.manual_seed(0)
-    vae = AutoencoderKL(
-        block_out_channels=(32, 64, 96, 96), layers_per_block=1, latent_channels=4,
-        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-    )  # fmt: skip
-    tiny = AutoencoderTiny(
-        encoder_block_out_channels=(32,) * 4, decoder_block_out_channels=(32,) * 4
-    )
-    denoiser = PixArtTransformer2DModel(
-        num_attention_heads=6, attention_head_dim=32, in_channels=4, out_channels=4, num_layers=6,
-        cross_attention_dim=192, sample_size=16, patch_size=2, caption_channels=128,
-        norm_type="ada_norm_single", use_additional_conditions=False,
-    )  # fmt: skip
-    return GuidedPipeline(vae=vae, tiny=tiny, transformer=denoiser, scheduler=DDIMScheduler())
+def paths(every: list[int]) -> dict[str, dict[str, Any]]:
+    """Every gradient path by its name."""
+    return {
+        f"{jacobian}, {decode}, every {each}": {
+            "jacobian": jacobian, "decode": decode, "every": each,
+        }
+        for jacobian in ("stop", "exact")
+        for decode in ("latent", "preview", "tiny", "vae")
+        for each in every
+    }  # fmt: skip
 
 
 def drained(stream: Any) -> Tensor:
+    """What a stream of Steps returns at its end."""
     while True:
         try:
             next(stream)
         except StopIteration as end:
-            return end.value
+            latents: Tensor = end.value
+            return latents
 
 
-def seconds(work: Callable[[], Tensor], repeats: int) -> float:
-    """The least CPU time of some repeats."""
-    work()
-    found = []
-    for _ in range(repeats):
-        begun = time.process_time()
-        assert bool(torch.isfinite(work()).all())
-        found.append(time.process_time() - begun)
-    return min(found)
+class Ways:
+    """The ways to make a batch of pictures of one text."""
 
+    def __init__(self, parts: Kit, steps: int, batch: int) -> None:
+        self.parts, self.steps = parts, steps
+        self.texts, self.seeds = [WORDS] * batch, Seeds.of(0, batch)
+        self.plain = reference.as_published(parts.model.pipe)
 
-def speed(steps: int, batch: int, repeats: int) -> dict[str, float]:
-    """CPU seconds a picture of each way, decoding at the end included."""
-    pipe, clip, seeds = small_pipeline(), RandomClip(), Seeds.of(0, batch)
-    stream = torch.Generator().manual_seed(0)
-    words = Conditions(
-        torch.randn(2 * batch, 16, 128, generator=stream), mask=torch.ones(2 * batch, 16)
-    )
-    bound = BoundDiffusion(pipe, words)
-    noise = seeds.normal(pipe.latent_shape(), "diffusion/noise")
-    pipe.picture(noise, "preview")
-
-    def ours(**path: Any) -> Tensor:
+    def ours(self, path: dict[str, Any] | None) -> Tensor:
+        """Pictures by our loop, unguided without a path."""
+        model, parts = self.parts.model, self.parts
         guide = None
         if path:
-            guide = Guidance(objective=Objective.of(Clip("red")), scorer=clip, **path)
-        scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
-        stream = denoise(bound, scheduler, noise, seeds, steps, cfg=5.0, guidance=guide)
+            student = parts.student if path["decode"] == "latent" else None
+            guide = Guidance(objective=Objective.of(Clip()), scorer=parts.scorer,
+                             prompts=tuple(self.texts), latent_scorer=student, **path)  # fmt: skip
+        stream = denoise(
+            model.bound(self.texts, cfg=CFG), model.scheduler(), model.start(self.seeds)["noise"],
+            self.seeds, self.steps, cfg=CFG, guidance=guide,
+        )  # fmt: skip
         with torch.no_grad():
-            return pipe.picture(drained(stream), "vae")
+            return model.render({"x0": drained(stream)})
 
-    def community() -> Tensor:
-        scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config)
+    def community(self) -> Tensor:
+        """Pictures by the public way."""
+        model, scorer = self.parts.model, self.parts.scorer
+        words = model.bound(self.texts, cfg=CFG).words
         with torch.no_grad():
             latents = reference.sample(
-                pipe, words, scheduler, noise, steps, 5.0, clip, clip.embed_texts(["red"])
-            )
-            return pipe.picture(latents, "vae")
-
-    found = {"unguided": seconds(ours, repeats), "community": seconds(community, repeats)}
-    for name, path in PATHS.items():
-        found[name] = seconds(lambda path=path: ours(**path), repeats)
-    return {name: value / batch for name, value in found.items()}
+                self.plain, words, model.scheduler(), model.start(self.seeds)["noise"], self.steps,
+                CFG, scorer, scorer.embed_texts(self.texts), size=scorer.preprocess.size[0],
+            )  # fmt: skip
+            return self.plain.picture(latents, "vae")
 
 
-def counted(work: Callable[[], Tensor]) -> float:
-    """Tera floating point operations of a call and, where it can be, its backward pass."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    with FlopCounterMode(display=False) as counter:
-        result = work()
-        if result.requires_grad:
-            result.sum().backward()
-    return counter.get_total_flops() / 1e12
+def clock(device: Device) -> float:
+    """CPU seconds of this process; on a GPU seconds on the clock, once it is done."""
+    if device.torch.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device.torch)
+    return time.perf_counter()
 
 
-def parts_of_sd15() -> dict[str, float]:
-    """Tera operations of the parts of a step at 512 px: forward alone, or with backward."""
-    from diffusers import AutoencoderKL, AutoencoderTiny, UNet2DConditionModel
-    from open_clip.transformer import VisionTransformer
+def mebibytes(work: Callable[[], Tensor], device: Device) -> float:
+    """What tensors take at most during a call, beyond those that were there before."""
+    if device.torch.type == "cuda":
+        torch.cuda.synchronize(device.torch)
+        torch.cuda.reset_peak_memory_stats(device.torch)
+        before = torch.cuda.memory_allocated(device.torch)
+        work()
+        torch.cuda.synchronize(device.torch)
+        return (torch.cuda.max_memory_allocated(device.torch) - before) / 2**20
+    from torch.profiler import ProfilerActivity, profile
 
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        )  # fmt: skip
-        tiny = AutoencoderTiny()
-        small = VisionTransformer(224, 32, 768, 12, 12, 4.0, output_dim=512)
-        large = VisionTransformer(224, 14, 1024, 24, 16, 4.0, output_dim=768)
-        for net in (unet, vae, tiny, small, large):
-            net.eval().requires_grad_(False)
-        latents, views = torch.empty(1, 4, 64, 64), torch.empty(1, 3, 224, 224)
-        words, now = torch.empty(1, 77, 768), torch.empty(1)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
+    now = most = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        now += event.nbytes()
+        most = max(most, now)
+    return most / 2**20
 
-    def grad(like: Tensor) -> Tensor:
-        return torch.empty_like(like).requires_grad_()
 
-    two, both = torch.cat([latents] * 2), torch.cat([words] * 2)
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Without notes that diffusers writes about names of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def measured(
+    parts: Kit, steps: int, batch: int, repeats: int, every: list[int]
+) -> dict[str, dict[str, float]]:
+    """Seconds a picture and memory of each way."""
+    ways, device = Ways(parts, steps, batch), parts.model.device
+    work: dict[str, Callable[[], Tensor]] = {
+        UNGUIDED: lambda: ways.ours(None),
+        DEFAULT: lambda: ways.ours(default_path()),
+        COMMUNITY: ways.community,
+    }
+    for name, path in paths(every).items():
+        work[name] = lambda path=path: ways.ours(path)
+    for each in work.values():
+        each()  # packs weights and fills caches
+    memory = {name: mebibytes(each, device) for name, each in work.items()}
+    best = dict.fromkeys(work, float("inf"))
+    for _ in range(repeats):
+        for name, each in work.items():
+            begun = clock(device)
+            if not bool(torch.isfinite(each()).all()):
+                raise SystemExit(f"{name} made pictures that are not finite.")
+            best[name] = min(best[name], clock(device) - begun)
     return {
-        "cfg": counted(lambda: unet(two, now.expand(2), both).sample),
-        "unet, words, backward": counted(lambda: unet(grad(latents), now, words).sample),
-        "unet, cfg, backward": counted(lambda: unet(grad(two), now.expand(2), both).sample),
-        "vae": counted(lambda: vae.decode(grad(latents)).sample),
-        "tiny": counted(lambda: tiny.decode(grad(latents)).sample),
-        "ViT-B/32": counted(lambda: small(grad(views))),
-        "ViT-L/14": counted(lambda: large(grad(views))),
+        name: {
+            "seconds": best[name] / batch,
+            "to_unguided": best[name] / best[UNGUIDED],
+            "community_to_this": best[COMMUNITY] / best[name],
+            "mebibytes": memory[name],
+        }
+        for name in work
     }
 
 
-def flops() -> dict[str, Any]:
-    """The parts, and each way of guiding as a ratio to the unguided step."""
-    part = parts_of_sd15()
-    cfg = part["cfg"]
-    ways = {
-        "community: third pass, vae, 4 cutouts, ViT-L/14": part["unet, words, backward"]
-        + part["vae"] + 4 * part["ViT-L/14"],
-        "exact, vae, ViT-L/14": part["unet, cfg, backward"] - cfg + part["vae"] + part["ViT-L/14"],
-        "exact, tiny, ViT-B/32": part["unet, cfg, backward"] - cfg + part["tiny"]
-        + part["ViT-B/32"],
-        "stop, vae, ViT-B/32": part["vae"] + part["ViT-B/32"],
-        "stop, tiny, ViT-B/32": part["tiny"] + part["ViT-B/32"],
-        "stop, preview, ViT-L/14": part["ViT-L/14"],
-        "stop, preview, ViT-B/32": part["ViT-B/32"],
-    }  # fmt: skip
-    return {"tera": part, "ratio": {name: 1 + extra / cfg for name, extra in ways.items()}}
+def commit() -> str:
+    """The commit of this copy, "+" where files were changed since."""
+    place = Path(__file__).resolve().parents[2]
+    found = []
+    for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"]):
+        told = subprocess.run(["git", *words], cwd=place, capture_output=True, text=True)
+        found.append(told.stdout.strip())
+    return (found[0] or "unknown") + ("+" if found[1] else "")
+
+
+def machine(device: Device) -> str:
+    """What this ran on."""
+    if device.torch.type == "cuda":
+        return torch.cuda.get_device_name(device.torch)
+    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, one thread"
+
+
+def shown(answer: dict[str, Any]) -> None:
+    """The table, on stderr."""
+    for key in ("machine", "commit", "precision", "trained", "default"):
+        print(f"{key}: {answer[key]}", file=sys.stderr)
+    for batch, table in answer["batch"].items():
+        for name, row in table.items():
+            print(
+                f"batch {batch}  {name:<24} {row['seconds']:8.3f} s a picture "
+                f"{row['to_unguided']:6.2f} x unguided {row['community_to_this']:6.2f} x faster "
+                f"than community {row['mebibytes']:8.1f} MiB", file=sys.stderr,
+            )  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flops", action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--every", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     asked = parser.parse_args()
     if asked.flops:
-        table = flops()
+        table = operations.flops()
         for name, value in table["tera"].items():
             print(f"{name:<50} {value:9.3f} TFLOP", file=sys.stderr)
         for name, value in table["ratio"].items():
@@ -215,16 +226,18 @@ def main() -> None:
         print(json.dumps(table)) if asked.json else None
         return
     torch.set_num_threads(1)
-    answer: dict[str, Any] = {}
-    for batch in asked.batch:
-        found = speed(asked.steps, batch, asked.repeats)
-        answer[str(batch)] = found
-        for name, value in found.items():
-            ratio, gain = value / found["unguided"], found["community"] / value
-            print(
-                f"batch {batch}  {name:<26} {value:8.3f} CPU-s a picture  {ratio:6.2f} x unguided  "
-                f"{gain:6.2f} x faster than the community way", file=sys.stderr,
-            )  # fmt: skip
+    device = Device.pick(asked.device, asked.precision)
+    with quietly():
+        parts = kit(device)
+        found = {
+            str(batch): measured(parts, asked.steps, batch, asked.repeats, asked.every)
+            for batch in asked.batch
+        }
+    answer = {
+        "machine": machine(device), "commit": commit(), "precision": asked.precision,
+        "steps": asked.steps, "trained": parts.trained, "default": default_path(), "batch": found,
+    }  # fmt: skip
+    shown(answer)
     print(json.dumps(answer)) if asked.json else None
 
 

@@ -103,14 +103,16 @@ def unet(xl: bool) -> Any:
     )  # fmt: skip
 
 
-def pixart(learned: bool = True, sample: int = 8) -> Any:
+def pixart(learned: bool = True, sample: int = 8, sized: bool = False) -> Any:
+    """``sized``: told the size of the picture, as models of 1024 pixels are."""
     from diffusers import PixArtTransformer2DModel
 
+    head = 12 if sized else 8
     return PixArtTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4,
-        out_channels=8 if learned else 4, num_layers=2, cross_attention_dim=16, sample_size=sample,
-        patch_size=2, caption_channels=16, norm_type="ada_norm_single",
-        use_additional_conditions=False,
+        num_attention_heads=2, attention_head_dim=head, in_channels=4,
+        out_channels=8 if learned else 4, num_layers=2, cross_attention_dim=2 * head,
+        sample_size=sample, patch_size=2, caption_channels=16, norm_type="ada_norm_single",
+        use_additional_conditions=sized,
     )  # fmt: skip
 
 
@@ -131,10 +133,11 @@ def stock(family: str, folder: Path, seed: int = 0) -> Any:
 
     def make() -> Any:
         parts: dict[str, Any] = {"vae": vae(), "scheduler": diffusers.DDIMScheduler(**plan)}
-        if family == "pixart":
+        if family in ("pixart", "sigma"):
             parts |= {"transformer": pixart(), "tokenizer": t5_tokenizer(), "text_encoder": t5()}
             parts["scheduler"] = diffusers.DPMSolverMultistepScheduler()
-            return diffusers.PixArtAlphaPipeline(**parts)
+            kind = "PixArtAlphaPipeline" if family == "pixart" else "PixArtSigmaPipeline"
+            return getattr(diffusers, kind)(**parts)
         parts |= {"tokenizer": clip_tokenizer(folder / "words"), "unet": unet(family == "sdxl")}
         parts["text_encoder"] = clip_text(False)
         if family == "sdxl":
@@ -146,6 +149,9 @@ def stock(family: str, folder: Path, seed: int = 0) -> Any:
         )
 
     made = seeded(make, seed)
+    for part in made.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval()  # a T5 that was not loaded drops a tenth out
     made.set_progress_bar_config(disable=True)
     return made
 

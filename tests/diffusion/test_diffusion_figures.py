@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from guided.core.images import to_tensor
 from guided.generators.diffusion import Diffusion
 from guided.generators.diffusion_own import load_own
 from guided.judging.diffusion_figures import (
@@ -27,36 +26,17 @@ from guided.judging.diffusion_figures import (
     ways,
     ways_table,
 )
-from guided.judging.reader import Reading
 from guided.judging.text_image_figures import Asked, Row
 from guided.judging.text_image_sheet import lines, onto_card, rounded
-from guided.portraits import KEYS, VALUES, Portrait, draw, sample
+from guided.portraits import KEYS, sample
 from guided.scorers.clip import ClipScorer
 from tests.diffusion import small_own
+from tests.knowing_reader import Knowing
 from tests.tiny_clip import write_clip
 
 SIZE, COUNT = 32, 6
 TEXTS = ("a photo of the red cat", "a dog with a green hat on grass", "a cat")
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "judge_diffusion"
-
-
-class Knowing:
-    """Reads portraits it knows by their pixels; of any other picture it reads the first values."""
-
-    def __init__(self, people: list[Portrait]) -> None:
-        pixels = to_tensor([draw(person, SIZE) for person in people])
-        self.known = list(zip(pixels, people, strict=True))
-
-    def read(self, images: Tensor) -> list[Reading]:
-        return [self._read(image) for image in images]
-
-    def _read(self, image: Tensor) -> Reading:
-        attributes: dict[str, Any] = {key: VALUES[key][0] for key in KEYS}
-        for pixels, person in self.known:
-            if torch.equal(pixels, image):
-                attributes = dict(person.attributes)
-        sure = {key: {v: float(v == attributes[key]) for v in VALUES[key]} for key in KEYS}
-        return Reading(attributes, sure, 0.5)
 
 
 @pytest.fixture(scope="module")

@@ -76,26 +76,6 @@ def made(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_without_guidance_the_bits_are_the_stock_pipelines(
-    family: str, folders: dict[str, Path], tmp_path: Path
-) -> None:
-    model = load_diffusion(folders[family])
-    assert model.pipe.family == family
-    theirs = model.pipe._stock()
-    theirs.set_progress_bar_config(disable=True)
-    more = {"use_resolution_binning": False, "clean_caption": False} if family == "pixart" else {}
-    for scheduler, cfg in (("", 5.0), ("dpm++", 5.0), ("", 1.0)):
-        theirs.scheduler = model.scheduler(scheduler)
-        wanted = theirs(
-            prompt=list(PROMPTS), negative_prompt=list(NEGATIVES), num_inference_steps=4,
-            guidance_scale=cfg, latents=model.start(Seeds.of(0, 2))["noise"], output_type="pt",
-            **more,
-        ).images  # fmt: skip
-        still = Guidance(objective=Objective.of(Contrast()), scale=0.0)
-        assert torch.equal(made(model, still, scheduler=scheduler, cfg=cfg), wanted)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
 def test_saved_and_loaded_again_it_makes_the_same_bits(
     family: str, folders: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -244,9 +224,28 @@ def test_a_folder_that_lacks_something_is_told_by_name(
     (place / "vae" / "diffusion_pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(UnsafeWeights, match="only as a pickle"):
         load_diffusion(place)
-    weights.write_bytes(b"\0" * 64)
-    with pytest.raises(CorruptWeights, match="cannot be loaded"):
+    whole = next((folders["sd"] / "vae").glob("*.safetensors")).read_bytes()
+    for damaged in (b"", b"\0" * 64, whole[: len(whole) // 2], whole[:-1]):
+        weights.write_bytes(damaged)
+        with pytest.raises(CorruptWeights, match=f"component 'vae' is damaged: {weights}"):
+            load_diffusion(place)
+    place = broken("half")
+    (weights,) = (place / "text_encoder").glob("*.safetensors")
+    weights.write_bytes(weights.read_bytes()[:-100])
+    with pytest.raises(CorruptWeights, match="component 'text_encoder' is damaged"):
         load_diffusion(place)
+    place = broken("words")
+    (place / "tokenizer" / "tokenizer_config.json").write_text("{", "utf-8")
+    with pytest.raises(CorruptWeights, match="component 'tokenizer' is damaged"):
+        load_diffusion(place)
+    place = broken("shape")
+    config = json.loads((place / "unet" / "config.json").read_text("utf-8"))
+    config["cross_attention_dim"] = 24
+    (place / "unet" / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(CorruptWeights, match="expected shape") as told:
+        load_diffusion(place)
+    assert "Copy the whole folder again" in str(told.value)
+    assert "low_cpu_mem_usage" not in str(told.value)
     place = broken("config")
     (place / "text_encoder" / "config.json").unlink()
     with pytest.raises(MissingWeights, match=r"'text_encoder' has no config\.json"):
@@ -259,6 +258,7 @@ def test_a_folder_that_lacks_something_is_told_by_name(
         ({"unet": ["os", "system"]}, UnsafeWeights, "wants os.system"),
         ({"scheduler": ["subprocess", "EvilScheduler"]}, UnsafeWeights, "a scheduler of diffusers"),
         ({"vae": ["diffusers", "DiffusionPipeline"]}, UnsafeWeights, "allowed: AutoencoderKL"),
+        ({"scheduler": ["diffusers", "NoScheduler"]}, CannotDo, "supported: DDIMScheduler, DDPM"),
         ({"unet": [None, None]}, CannotDo, "must name a unet or a transformer"),
         ({"scheduler": [None, None]}, MissingWeights, "names no 'scheduler'"),
     ],

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from guided.recipe import Recipe
 from guided.tasks import generate
@@ -70,7 +73,11 @@ def test_steps_carry_previews(places: tuple[str, str]) -> None:
     [
         (["--steps", 0], "steps = 0"),
         (["--size", 19], "not a multiple of 2"),
+        (["--size", -8], "not a multiple of 2 from 2 up"),
         (["--scheduler", "ddmi"], "there are: ddim"),
+        (["--guide", "prompt", "--guide-scale", "inf"], "--guide-scale is inf"),
+        (["--guide", "prompt", "--guide-scale", "1e30"], "Lower --cfg and --guide-scale"),
+        (["--guide", "a/cat.png"], "--guide-image a/cat.png"),
         (["--method", "difusion"], "Did you mean 'diffusion'?"),
         (["--decode", "latent", "--guide", "prompt"], "scorer of latents"),
         (["--decode", "tiny", "--guide", "prompt"], "no tiny decoder"),
@@ -85,6 +92,40 @@ def test_what_does_not_fit_is_told(
     assert said.status in (1, 2)
     assert told in said.err
     assert not said.out
+
+
+def test_a_prompt_that_is_too_long_is_told_once_and_short(
+    guided_cli: Callable, places: tuple[str, str], tmp_path: Path
+) -> None:
+    said = guided_cli("generate", "red dog " * 250, "--denoiser", places[0], "--steps", 1,
+                      "--out", tmp_path / "out", "--json")  # fmt: skip
+    assert said.status == 0, said.err
+    assert said.err.count("has 1002 tokens; this model reads 8: the rest was left out") == 1
+    assert len(said.err) < 500
+
+
+def test_a_guide_of_one_pixel_and_one_that_is_not_finite(
+    guided_cli: Callable, places: tuple[str, str], tmp_path: Path
+) -> None:
+    guide = tmp_path / "guide.png"
+    Image.new("RGB", (1, 1), (200, 30, 30)).save(guide)
+    words = ["generate", "red", "--denoiser", places[0], "--steps", 1, "--json"]
+    said = guided_cli(
+        *words, "--scorer", places[1], "--guide-image", guide, "--out", tmp_path / "a"
+    )
+    assert said.status == 0, said.err
+    clip = Path(shutil.copytree(places[1].removeprefix("local-dir:"), tmp_path / "clip"))
+    (file,) = clip.glob("*.safetensors")
+    tensors = load_file(file)
+    name = next(key for key in tensors if key.startswith("visual.") and key.endswith("weight"))
+    save_file({**tensors, name: torch.full_like(tensors[name], float("nan"))}, file)
+    said = guided_cli(
+        *words, "--scorer", f"local-dir:{clip}", "--guide", "prompt", "--out", tmp_path / "b"
+    )
+    assert said.status == 0, said.err
+    assert said.answer["warnings"] == [
+        "Guidance was not finite and skipped for 1 of 1 guided steps."
+    ]
 
 
 def test_an_empty_prompt_and_a_missing_folder(guided_cli: Callable, tmp_path: Path) -> None:
