@@ -30,6 +30,9 @@ ABOUT = {
     "directional": "the replay steered by the guiding CLIP's difference of texts.",
 }
 
+#: Our methods as `guided edit` runs them; a key here differs from the verb's default.
+SETTINGS: dict[str, dict[str, Any]] = {name: {"method": name} for name in METHODS}
+
 
 def model_of(desk: Desk) -> Diffusion:
     """The desk's diffusion model, opened once.
@@ -39,7 +42,7 @@ def model_of(desk: Desk) -> Diffusion:
     """
     known = vars(desk)
     if "diffusion" not in known:
-        asked = Asked(prompts=["-"], denoiser=desk.roles["denoiser"])
+        asked = Asked(prompts=["-"], denoiser=desk.roles.get("denoiser", ""))
         known["diffusion"] = _generate_diffusion.open_model(asked, desk.models.bench)
     found: Diffusion = known["diffusion"]
     return found
@@ -65,7 +68,7 @@ def prepare(method: str, desk: Desk, batch: Batch) -> Any:
     if picture_size(model.pipe) != batch.size:
         raise ShapeError(f"The diffusion model does not make pictures of {batch.size} pixels.")
     editor = DenoisingEditor(
-        Options(method=method, prompt=[batch.cases[0].edit.prompt]),  # type: ignore[arg-type]
+        Options(prompt=[batch.cases[0].edit.prompt], **SETTINGS[method]),
         model,
         desk.models.scorer,
     )
@@ -94,7 +97,7 @@ DIFFUSION = {
         "search",
         partial(prepare, name),
         ("scorer", "denoiser"),
-        {"method": name},
+        SETTINGS[name],
     )
     for name in METHODS
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import torch
@@ -45,6 +45,11 @@ class Edit:
     def text(self) -> str:
         """The prompt in one sentence."""
         return self.sentence or self.prompt
+
+    @property
+    def slug(self) -> str:
+        """The name as part of a file's: "earrings-blue-background"."""
+        return "-".join("".join(c if c.isalnum() else " " for c in self.name).split())
 
     def possible(self, source: Portrait) -> bool:
         """Whether a portrait lacks what the edit asks for and would show it afterwards.
@@ -142,6 +147,31 @@ def cases(edit: Edit, count: int, seed: int = 0, first: int = JUDGED) -> list[Ca
             found.append(Case(edit, source, place))
         place += 1
     return found
+
+
+@dataclass(frozen=True)
+class Part:
+    """A few cases of one edit, and the name they are kept under."""
+
+    name: str
+    cases: tuple[Case, ...]
+    first: bool
+
+
+@cache
+def parts_of(edits: tuple[Edit, ...], count: int, seeds: int, rows: int = 8) -> tuple[Part, ...]:
+    """``count`` cases of each edit and repetition in parts of at most ``rows``; the parts of each
+    edit's first repetition lead.
+    """
+    found = []
+    for seed in range(seeds):
+        for edit in edits:
+            some = cases(edit, count, seed)
+            for first in range(0, count, rows):
+                some_here = tuple(some[first : first + rows])
+                name = f"{edit.slug}-{seed}-{first}-{len(some_here)}"
+                found.append(Part(name, some_here, first=seed == first == 0))
+    return tuple(found)
 
 
 def may_change(case: Case, size: int) -> Tensor:

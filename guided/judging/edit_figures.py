@@ -204,7 +204,7 @@ def edit_figures(kept: Sequence[Kept], seed: int = 0) -> EditFigures:
     hits = np.array([row["hit"] for row in kept], float)
     offs = np.array([row["off"] for row in kept], float)
     own = strengths.index(1.0)
-    weights = _resampled([int(row["seed"]) for row in kept], seed)
+    weights = resampled([int(row["seed"]) for row in kept], seed)
     t, o = weights @ hits[:, own], weights @ offs[:, own]
     means = np.stack([hits.mean(0), offs.mean(0)])
     pure = max(
@@ -217,9 +217,9 @@ def edit_figures(kept: Sequence[Kept], seed: int = 0) -> EditFigures:
     at_rest = sum(row["apart_before"] for row in kept)
     return EditFigures(
         count=len(kept),
-        success=_span(means[0, own], t),
-        off=_span(means[1, own], o),
-        score=_span(means[0, own] * (1 - means[1, own]), t * (1 - o)),
+        success=span_of(means[0, own], t),
+        off=span_of(means[1, own], o),
+        score=span_of(means[0, own] * (1 - means[1, own]), t * (1 - o)),
         pure=float(pure[0]),
         pure_strength=pure[1],
         oracle=sum(row["apart"] for row in kept) / at_rest if at_rest else math.nan,
@@ -227,7 +227,7 @@ def edit_figures(kept: Sequence[Kept], seed: int = 0) -> EditFigures:
     )
 
 
-def _resampled(portraits: Sequence[int], seed: int) -> np.ndarray:
+def resampled(portraits: Sequence[int], seed: int) -> np.ndarray:
     """Weights [resamples, n] of cases, each row one draw of the portraits with replacement."""
     _, place = np.unique(portraits, return_inverse=True)
     count = int(place.max()) + 1
@@ -236,7 +236,8 @@ def _resampled(portraits: Sequence[int], seed: int) -> np.ndarray:
     return np.asarray(times / np.maximum(times.sum(1, keepdims=True), 1))
 
 
-def _span(value: float, draws: np.ndarray) -> Span:
+def span_of(value: float, draws: np.ndarray) -> Span:
+    """A value with the middle 95 % of its draws."""
     low, high = np.quantile(draws, (0.025, 0.975))
     return Span(float(value), float(low), float(high))
 
@@ -255,3 +256,18 @@ def markdown(table: Mapping[str, EditFigures], notes: Mapping[str, str]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     told = [f"- {name}: {said}" for name, said in notes.items() if name in table]
     return "\n".join([*lines, "", *told]) + "\n"
+
+
+def tables(
+    figures: Mapping[str, EditFigures],
+    by_edit: Mapping[str, Mapping[str, EditFigures]],
+    notes: Mapping[str, str],
+) -> str:
+    """``markdown`` of the rows over all edits, and their T (1 - O) edit by edit."""
+    names = list(dict.fromkeys(edit for row in by_edit.values() for edit in row))
+    lines = [markdown(figures, notes), f"| T(1-O) | {' | '.join(by_edit)} |"]
+    lines.append(f"|{'---|' * (len(by_edit) + 1)}")
+    for edit in names:
+        cells = [f"{row[edit].score.value:.2f}" if edit in row else "" for row in by_edit.values()]
+        lines.append(f"| {edit} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"

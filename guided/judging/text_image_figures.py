@@ -51,6 +51,12 @@ class Asked:
         images = to_tensor([draw(person, size) for person in people])
         return cls(people, said, [retold(each, stream) for each in said], images)
 
+    def first(self, count: int) -> Asked:
+        """The first so many of them."""
+        return Asked(
+            self.people[:count], self.said[:count], self.retold[:count], self.images[:count]
+        )
+
 
 def retold(said: Caption, stream: np.random.Generator) -> Caption:
     """The same claims in the judge's own words."""
@@ -118,14 +124,19 @@ def variation(some: dict[str, np.ndarray], others: dict[str, np.ndarray]) -> dic
 
 
 @torch.no_grad()
-def r_precision(images: Tensor, asked: Asked, judge: Scorer, misses: int = MISSES) -> Rate:
-    """How often a picture fits its own caption best among near misses, in the judge's words.
+def embedded(images: Tensor, scorer: Scorer) -> Tensor:
+    """Unit vectors [n, D], float32 on the CPU, of pictures [n, 3, H, W] in [0, 1]."""
+    return torch.cat([scorer.embed_images(part).float().cpu() for part in torch.split(images, 128)])
+
+
+@torch.no_grad()
+def rivals(asked: Asked, judge: Scorer, misses: int = MISSES) -> Tensor:
+    """Each caption and its near misses in the judge's words, unit vectors [n, 1 + misses, D].
 
     A near miss has one or two mentioned attributes changed; a caption with fewer of them is also
     set against captions of others that are false of its portrait.
     """
     stream = np.random.default_rng(5)
-    seen = torch.cat([judge.embed_images(part).float().cpu() for part in torch.split(images, 128)])
     rows = []
     for person, told in zip(asked.people, asked.retold, strict=True):
         near = [miss.text for miss in edited_many(told, person, stream, misses)]
@@ -137,7 +148,12 @@ def r_precision(images: Tensor, asked: Asked, judge: Scorer, misses: int = MISSE
             near.append(text)
         near += [near[-1]] * (misses - len(near))
         rows.append(judge.embed_texts([told.text, *near]).float().cpu())
-    return near_misses(seen, torch.stack(rows))
+    return torch.stack(rows)
+
+
+def r_precision(images: Tensor, asked: Asked, judge: Scorer, misses: int = MISSES) -> Rate:
+    """How often a picture fits its own caption best among its ``rivals``."""
+    return near_misses(embedded(images, judge), rivals(asked, judge, misses))
 
 
 def obeying(claims: Sequence[Claim], first: int, count: int, split: Split) -> list[Portrait]:
@@ -195,15 +211,15 @@ def text_image_figures(
     texts = [said.text for said in asked.said]
     images = make(texts, range(SAMPLES, SAMPLES + count))
     readings, real = reader.read(images), reader.read(asked.images)
-    rows = _obeyed(readings, real, asked)
-    rows |= _open(readings, real, asked, reader, split, size)
-    floor = 1 / (MISSES + 1)
+    other = Asked.of(split, count, OTHERS, size)
+    rows = obeyed_rows(readings, real, asked)
+    rows |= open_rows(readings, real, asked, left_open(reader.read(other.images), other.said))
+    told = rivals(asked, judge)
     rows["r_precision"] = Row(
-        r_precision(images, asked, judge).value, floor,
-        r_precision(asked.images, asked, judge).value,
+        near_misses(embedded(images, judge), told).value, 1 / (MISSES + 1),
+        near_misses(embedded(asked.images, judge), told).value,
     )  # fmt: skip
     known, made = reader.features(asked.images), reader.features(images)
-    other = Asked.of(split, count, OTHERS, size)
     grey = asked.images.mean(0, keepdim=True).expand(2, -1, -1, -1)
     blank = reader.features(grey)[:1].expand(count, -1)
     rows["kid"] = Row(
@@ -219,7 +235,12 @@ def text_image_figures(
     return rows
 
 
-def _obeyed(readings: Sequence[Reading], real: Sequence[Reading], asked: Asked) -> dict[str, Row]:
+def obeyed_rows(
+    readings: Sequence[Reading], real: Sequence[Reading], asked: Asked
+) -> dict[str, Row]:
+    """``accuracy``, ``worst`` and ``accuracy_KEY`` of readings of a picture for each caption;
+    ``real`` are those of the portraits themselves.
+    """
     found, best = obedience(readings, asked.said), obedience(real, asked.said)
     least = obedience([*readings[1:], readings[0]], asked.said)
     key = found.worst[0]
@@ -233,13 +254,15 @@ def _obeyed(readings: Sequence[Reading], real: Sequence[Reading], asked: Asked) 
     }
 
 
-def _open(
-    readings: Sequence[Reading], real: Sequence[Reading], asked: Asked, reader: Reader,
-    split: Split, size: int,
+def open_rows(
+    readings: Sequence[Reading], real: Sequence[Reading], asked: Asked,
+    others: dict[str, np.ndarray],
 ) -> dict[str, Row]:  # fmt: skip
+    """``open`` and ``open_worst``; ``others`` are the shares of what captions of other portraits
+    leave open.
+    """
     world = left_open(real, asked.said)
-    other = Asked.of(split, len(asked.people), OTHERS, size)
-    again = variation(left_open(reader.read(other.images), other.said), world)
+    again = variation(others, world)
     found = variation(left_open(readings, asked.said), world)
     alike = variation(left_open([readings[0]] * len(readings), asked.said), world)
 

@@ -79,7 +79,7 @@ def run(options: Options, bench: Workbench) -> Steps:
 
 @dataclass(frozen=True)
 class Found:
-    """A picture as the model knows it: its embedding [1, D] and the noise [1, C, h, w]."""
+    """Pictures as the model knows them: their embeddings [B, D] and the noise [B, C, h, w]."""
 
     image: Tensor
     noise: Tensor
@@ -140,22 +140,28 @@ class Job:
         return entries
 
     def found(self, path: Path) -> Stream[Step[Any], None, Found]:
-        """The embedding and the noise of a picture."""
-        import torch
-
+        """The embedding and the noise of a picture's file."""
         from guided.core.images import center_square, to_tensor
-        from guided.core.seeds import Seeds
-        from guided.generators.diffusion_source import latents_of, picture_size, walking
-        from guided.guidance.inversion import invert
+        from guided.generators.diffusion_source import picture_size
 
         picture = center_square(self.bench.open_image(path), picture_size(self.model.pipe))
-        pixels = to_tensor(picture).to(self.bench.device.torch)
+        found = yield from self.inverted(to_tensor(picture).to(self.bench.device.torch))
+        return found
+
+    def inverted(self, pixels: Tensor) -> Stream[Step[Any], None, Found]:
+        """The embeddings and the noise of pictures [B, 3, S, S] in [0, 1]."""
+        import torch
+
+        from guided.core.seeds import Seeds
+        from guided.generators.diffusion_source import latents_of, walking
+        from guided.guidance.inversion import invert
+
         with torch.no_grad():
             image = self.scorer.embed_images(pixels)
-        latents = latents_of(self.model.pipe, pixels)
+        latents, count = latents_of(self.model.pipe, pixels), len(pixels)
         way = yield from invert(
-            self.model.bound([""], image=image), walking(self.model), latents,
-            Seeds.of(self.bench.seed), self.options.steps,
+            self.model.bound([""] * count, image=image), walking(self.model), latents,
+            Seeds.of(self.bench.seed, count), self.options.steps,
         )  # fmt: skip
         return Found(image, way.states[0])
 
@@ -177,8 +183,7 @@ class Job:
         if options.toward:
             aim = self.aim(found.image)
             shares = [options.amount * (i + 1) / count for i in range(count)]
-            return [Found(slerp(found.image, aim, _turn(found.image, aim, s)), found.noise)
-                    for s in shares]  # fmt: skip
+            return [turned(found, aim, share) for share in shares]
         return [found] * count
 
     def aim(self, image: Tensor) -> Tensor:
@@ -194,7 +199,7 @@ class Job:
     def drawn(
         self, places: Sequence[Found], seeds: Sequence[int], eta: float
     ) -> Stream[Step[Any], None, Tensor]:
-        """Pictures [B, 3, S, S] of some places."""
+        """Pictures [B, 3, S, S] of some places, with a seed for each picture."""
         import torch
 
         from guided.core.seeds import Seeds
@@ -203,7 +208,7 @@ class Job:
 
         image = torch.cat([place.image for place in places])
         noise = torch.cat([place.noise for place in places])
-        bound = self.model.bound([""] * len(places), cfg=self.options.cfg, image=image)
+        bound = self.model.bound([""] * len(image), cfg=self.options.cfg, image=image)
         walk = Walk(
             bound, walking(self.model), noise, Seeds(tuple(seeds)), self.options.steps,
             self.options.cfg, eta=eta, sample=noise,
@@ -243,9 +248,14 @@ def check_clip(options: Options, bench: Workbench, scorer: ClipScorer) -> None:
         )
 
 
-def _turn(image: Tensor, aim: Tensor, amount: float) -> float:
-    """The share of the arc to ``aim`` that is ``amount`` of a right angle, at most all of it."""
+def turned(found: Found, aim: Tensor, amount: float) -> Found:
+    """A picture [1, ...] turned to a direction [1, D] by a part of a right angle, at most all the
+    way.
+    """
     import math
 
-    angle = float((image * aim).sum().clamp(-1, 1).acos())
-    return min(1.0, amount * math.pi / 2 / max(angle, 1e-6))
+    from guided.guidance.embedding_turns import slerp
+
+    angle = float((found.image * aim).sum().clamp(-1, 1).acos())
+    share = min(1.0, amount * math.pi / 2 / max(angle, 1e-6))
+    return Found(slerp(found.image, aim, share), found.noise)

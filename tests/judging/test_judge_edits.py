@@ -20,8 +20,10 @@ from guided.judging.reader import Reader
 from guided.nets.delta import DeltaNet
 from guided.nets.reader import ReaderNet
 from guided.nets.stylegan2 import StyleGAN2Shape
+from guided.tasks._edit_diffusion_options import METHODS
 from guided.training.reading import CLASSES
 from tests import tiny_edit, tiny_faces
+from tests.diffusion import small_own
 from tests.tiny_clip import write_clip
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
@@ -29,7 +31,7 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SHAPE = StyleGAN2Shape(32, 16, 128, 2, (8, 8, 8, 8))
 ALL = ("no-edit", "oracle", "oracle-generator", "label-direction", "styleclip-optimise",
        "styleclip-direction", "tuned-optimise", "tuned-direction", "optimise", "direction",
-       "mapper", "delta", "delta-auto")  # fmt: skip
+       "mapper", "delta", "refine", "delta-auto", *METHODS)  # fmt: skip
 Judged = Callable[..., int]
 
 
@@ -52,6 +54,8 @@ def script() -> ModuleType:
     rows.BETAS, rows.ALPHAS, rows.AUTO = (0.01, 0.15), (2.0, 4.1), (0.5, 1.0)
     rows.PUBLISHED["steps"] = 2
     rows.OURS["optimise"]["steps"] = 2
+    for settings in sys.modules["edit_rows_diffusion"].SETTINGS.values():
+        settings["denoise_steps"] = 2
     return module
 
 
@@ -70,10 +74,12 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     mapper = tiny_faces.write_mapper(folder / "mappers-pink.pt")
     (folder / "mappers").mkdir()
     mapper.rename(folder / "mappers" / "pink-hair.pt")
+    clip, vae = write_clip(folder / "clip"), small_own.write_autoencoder(folder / "vae")
     return {
         "generator": str(tiny_faces.write_generator(folder / "stylegan2.pt", shape=SHAPE)),
         "inverter": str(tiny_edit.write_inverter(folder / "inverter.safetensors", SHAPE.rows)),
-        "scorer": f"local-dir:{write_clip(folder / 'clip')}",
+        "scorer": f"local-dir:{clip}",
+        "denoiser": f"local-dir:{small_own.write_denoiser(folder / 'denoiser', vae, clip)}",
         "judge": f"local-dir:{write_clip(folder / 'judge', seed=1)}",
         "identity": str(identity), "delta": str(delta), "directions": str(directions),
         "mappers": str(folder / "mappers"),
@@ -126,8 +132,8 @@ def test_every_row_is_judged(
     assert rows["no-edit"]["off"]["value"] == 0
     moved = [name for name in ALL[2:] if rows[name]["oracle"] != 1]
     assert set(moved) >= {"oracle-generator", "label-direction", "optimise", "mapper", "delta",
-                          "tuned-optimise", "tuned-direction", "delta-auto"}  # fmt: skip
-    assert [rows[name]["count"] for name in ("delta", "optimise", "mapper")] == [4, 2, 2]
+                          "tuned-optimise", "tuned-direction", "delta-auto", *METHODS}  # fmt: skip
+    assert [rows[name]["count"] for name in ("delta", "optimise", "mapper", "p2p")] == [4, 2, 2, 2]
     assert list(answer["by_edit"]["mapper"]) == ["pink hair"]
     assert set(answer["tuned"]) == {"optimise", "direction/pink hair", "direction/top hat"}
     assert set(answer["inversion"]) == {"kept", "l1", "identity"}
@@ -166,6 +172,28 @@ def test_rows_without_a_model_are_left_out(
     assert status == 0
     assert list(found(tmp_path)["rows"]) == ["oracle", "delta"]
     assert "mapper is left out: There is no model called 'mapper-bald'" in capsys.readouterr().out
+    chosen = ("--edits", "bald", "--only", "oracle,sdedit,p2p")
+    assert judging(*chosen, "--denoiser", "nowhere") == 0
+    assert list(found(tmp_path)["rows"]) == ["oracle"]
+    said = capsys.readouterr().out
+    for name in ("sdedit", "p2p"):
+        assert f"{name} is left out: There is no model called 'nowhere'" in said
+    assert judging(*chosen, "--generator", "nowhere") == 1
+    assert "No edit can be judged: There is no model called 'nowhere'" in capsys.readouterr().out
+
+
+def test_another_denoiser_is_another_row(
+    judging: Judged, models: dict[str, str], tmp_path: Path
+) -> None:
+    chosen = ("--edits", "bald", "--only", "no-edit,sdedit")
+    assert judging(*chosen) == 0
+    first = found(tmp_path)["rows"]
+    vae, clip = (Path(models["delta"]).parent / name for name in ("vae", "clip"))
+    other = small_own.write_denoiser(tmp_path / "other", vae, clip, seed=1)
+    assert judging(*chosen, "--denoiser", f"local-dir:{other}") == 0
+    second = found(tmp_path)["rows"]
+    assert first["no-edit"] == second["no-edit"]
+    assert first["sdedit"]["outside"] != second["sdedit"]["outside"]
 
 
 def test_another_delta_mapper_is_another_row(
