@@ -69,7 +69,7 @@ class Options(DiffusionKeys, TaskOptions):
     preprocess: Literal["clip", "styleclip"] = recipe_only("how CLIP sees the picture", "clip")
     truncation: float = recipe_only("how far random portraits stray from the mean", 0.7, ge=0)
     keep_identity: float = recipe_only("weight of the loss identity", 0.0, ge=0)
-    near: float = recipe_only("weight of the loss latent_l2", 0.008, ge=0)
+    near: float = recipe_only("weight of the loss latent_l2", 0.002, ge=0)
     keep_outside: float = recipe_only("weight of the loss masked_l1, with a mask", 10.0, ge=0)
     loss: list[LossTable] = recipe_only("losses in place of the usual ones", [])
 

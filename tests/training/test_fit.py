@@ -219,7 +219,7 @@ def test_the_objectives_of_all_recipes_are_listed() -> None:
     recipes = (Path(__file__).parents[2] / "recipes/train").glob("*.toml")
     named = {tomllib.loads(file.read_text())["objective"] for file in recipes}
     assert len(named) > 8
-    assert named <= set(objectives())
+    assert named <= set(loop.objectives())
 
 
 def test_shipped_weights_can_be_started_from(whole: Any, tmp_path: Path) -> None:
