@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -218,10 +218,10 @@ def _ours(name: str) -> Row:
     )
 
 
-def _delta_auto(desk: Desk, batch: Batch) -> Work:
+def _auto(method: str, desk: Desk, batch: Batch) -> Work:
     edit = batch.cases[0].edit
     prompts = [edit.prompt] * len(batch.cases)
-    options = Options(prompt=prompts[:1], **OURS["delta"])
+    options = Options(prompt=prompts[:1], **OURS[method])
     editor = editor_of(options, desk.models, "w", None)
     judge = Judgement(desk.models, options.neutral, prompts)
 
@@ -230,6 +230,14 @@ def _delta_auto(desk: Desk, batch: Batch) -> Work:
         return drawn_by(desk.models.generator, delta, judge.smallest(delta, STRENGTHS))
 
     return work
+
+
+def _at_auto(method: str) -> Row:
+    return Row(
+        f"`{method}` with `--strength auto`: the least strength the guiding CLIP agrees with.",
+        "one-pass" if method == "delta" else "search",
+        partial(_auto, method), ("scorer", "delta"), OURS[method],
+    )  # fmt: skip
 
 
 def _mapper(desk: Desk, batch: Batch) -> Work:
@@ -384,14 +392,8 @@ ROWS: dict[str, Row] = {
     ),
     "delta": _ours("delta"),
     "refine": _ours("refine"),
-    "delta-auto": Row(
-        "`guided edit --method delta --strength auto`: the least strength the guiding CLIP agrees "
-        "with.",
-        "one-pass",
-        _delta_auto,
-        ("scorer", "delta"),
-        OURS["delta"],
-    ),
+    "delta-auto": _at_auto("delta"),
+    "refine-auto": _at_auto("refine"),
 }
 
 

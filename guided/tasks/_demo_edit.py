@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from guided.tasks._edit_options import Options
     from guided.tasks._edit_regions import View
 
-#: Strengths that are shown; 0 is the original, 1 the edit.
+#: Parts of the edit's strength that are shown; 0 is the original, 1 the edit.
 SWEEP = (-1.0, 0.0, 0.5, 1.0, 1.5)
 #: Steps of the search where there is no delta mapper.
 STEPS = 40
@@ -38,6 +38,7 @@ def the_edit(bench: Workbench, portrait: Portrait) -> Generator[Step[Any], None,
     from guided.judging.edit_cases import EDITS, Case
     from guided.portraits import draw
     from guided.tasks._edit_editors import Judgement
+    from guided.tasks._edit_options import STRENGTHS
 
     models = _here(bench)
     edit = next(each for each in EDITS if each.possible(portrait))
@@ -47,12 +48,13 @@ def the_edit(bench: Workbench, portrait: Portrait) -> Generator[Step[Any], None,
     view = yield from _changed(models, options, source)
     judge = Judgement(models, options.neutral, options.prompt)
     with torch.no_grad():
-        before, after = view.at(0.0), view.at(1.0)
+        (strength,) = judge.smallest(view.delta, STRENGTHS)
+        before, after = view.at(0.0), view.at(strength)
         (told,) = judge.figures(before, after)
         if models.here("identity"):
             same = models.identity.embed_images
             told["identity"] = float((same(before) * same(after)).sum())
-        shown = [to_images(view.at(strength))[0] for strength in SWEEP]
+        shown = [to_images(view.at(part * strength))[0] for part in SWEEP]
     pictures = {
         "the portrait": to_images(source)[0],
         "as the generator draws it": to_images(before)[0],
@@ -64,12 +66,13 @@ def the_edit(bench: Workbench, portrait: Portrait) -> Generator[Step[Any], None,
         html.paragraph(
             "An encoder finds the latent with which a small StyleGAN2 redraws a portrait; the "
             f"method {options.method} moves it as the words “{edit.text}” ask. The guiding CLIP "
-            f"{agrees} that they are true now. At other strengths nothing is searched anew:"
+            f"{agrees} that they are true now, at the strength {strength:g}, the least that makes "
+            "it. At other strengths nothing is searched anew:"
         )
         + html.grid((html.figure([picture], said) for said, picture in pictures.items()), 150)
         + html.grid(
-            (html.figure([picture], f"strength {s:g}")
-             for s, picture in zip(SWEEP, shown, strict=True)), 110)
+            (html.figure([picture], f"strength {part * strength:.2g}")
+             for part, picture in zip(SWEEP, shown, strict=True)), 110)
     )  # fmt: skip
     names = ("clip_gain", "identity")
     scores = {f"edit_{name}": float(told[name]) for name in names if name in told}
@@ -96,7 +99,7 @@ def _options(models: EditModels, edit: Edit) -> Options:
 
     return Options(
         prompt=[edit.prompt],
-        method="delta" if models.here("delta") else "optimise",
+        method="refine" if models.here("delta") else "optimise",
         steps=STEPS,
         keep_identity=0.1 if models.here("identity") else 0.0,
     )
