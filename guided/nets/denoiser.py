@@ -93,7 +93,30 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         and their unit embedding ``pooled`` [N, D].  ``image`` [N, D] are unit embeddings of
         pictures, which rows where ``shown`` [N] is 0 do not see (None: all do).
         """
-        kind = hidden_states.dtype
+        tokens, read, more = self.told(
+            hidden_states.dtype, encoder_hidden_states, encoder_attention_mask, pooled, image, shown
+        )
+        output: Tensor = self.net(
+            hidden_states, encoder_hidden_states=tokens, timestep=timestep,
+            encoder_attention_mask=read, return_dict=False,
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None, "more": more},
+        )[0]  # fmt: skip
+        return output
+
+    def told(
+        self,
+        kind: torch.dtype,
+        encoder_hidden_states: Tensor,
+        encoder_attention_mask: Tensor,
+        pooled: Tensor,
+        image: Tensor | None = None,
+        shown: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What ``forward`` tells the transformer, in a precision: it is the same at every step.
+
+        Tokens [N, L + extra, text_width], which of them are read [N, L + extra], and what is added
+        to the embedding of the time step [N, width].
+        """
         scale = math.sqrt(pooled.shape[1])
         tokens, read = encoder_hidden_states.to(kind), encoder_attention_mask.to(kind)
         more = self.words_time((scale * pooled).to(kind))
@@ -104,9 +127,4 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             tokens = torch.cat([tokens, extra.to(tokens.dtype)], 1)
             read = torch.cat([read, seen.expand(-1, extra.shape[1])], 1)
             more = more + seen * self.image_time(given)
-        output: Tensor = self.net(
-            hidden_states, encoder_hidden_states=tokens, timestep=timestep,
-            encoder_attention_mask=read, return_dict=False,
-            added_cond_kwargs={"resolution": None, "aspect_ratio": None, "more": more},
-        )[0]  # fmt: skip
-        return output
+        return tokens, read, more

@@ -7,7 +7,6 @@ is left are packed products and few operations besides.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -28,14 +27,12 @@ class QuickDenoiser:
     """
 
     @torch.no_grad()
-    def __init__(self, denoiser: PortraitDenoiser, words: tuple[Tensor | None, ...]) -> None:
+    def __init__(self, denoiser: PortraitDenoiser, words: tuple[Any, ...]) -> None:
         self._net: Any = denoiser.net
         net = self._net
-        told = _told(denoiser, words)
-        self._more: Tensor = told["added_cond_kwargs"]["more"]
-        tokens = net.caption_projection(told["encoder_hidden_states"])
-        mask = told["encoder_attention_mask"]
-        self._mask = ((1 - mask) * -10000.0)[:, None, None]
+        heard, read, self._more = denoiser.told(net.proj_out.weight.dtype, *words)
+        tokens = net.caption_projection(heard)
+        self._mask = ((1 - read) * -10000.0)[:, None, None]
         self._heads = net.config.num_attention_heads
         blocks = net.transformer_blocks
         self._words = [
@@ -114,21 +111,6 @@ class QuickDenoiser:
     def _split(self, x: Tensor) -> Tensor:
         """Heads [N, heads, T, width / heads] of tokens [N * T, width] or [N, T, width]."""
         return x.view(len(self._more), -1, self._heads, x.shape[-1] // self._heads).transpose(1, 2)
-
-
-def _told(denoiser: PortraitDenoiser, words: tuple[Tensor | None, ...]) -> dict[str, Any]:
-    """What a denoiser hands to its transformer: its own forward, around one that only listens."""
-    heard: dict[str, Any] = {}
-
-    def listening(latents: Tensor, **given: Any) -> tuple[Tensor]:
-        heard.update(given)
-        return (latents,)
-
-    parts = {name: getattr(denoiser, name) for name in ("words_time", "image_time", "image_words")}
-    stand_in: Any = SimpleNamespace(net=listening, **parts)
-    like = denoiser.words_time.weight.new_zeros(0)
-    PortraitDenoiser.forward(stand_in, like, like, *words)
-    return heard
 
 
 def _moved(x: Tensor, eps: float, shift: Tensor, scale: Tensor) -> Tensor:
