@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from guided.errors import OutputError
+from guided.errors import OutputError, UsageError
 
 _FORBIDDEN = frozenset('\\:*?"<>|')
 _DEVICES = frozenset(
@@ -22,6 +22,13 @@ _DEVICES = frozenset(
 )
 #: Characters that change the direction of text, so that a name shows as another one.
 _BIDI = frozenset(map(chr, (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+#: How the names of pictures end.
+PICTURES = frozenset(
+    (
+        ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm",
+        ".pgm", ".tga", ".jp2", ".avif", ".qoi",
+    )
+)  # fmt: skip
 _LONGEST_PART = 200
 _LONGEST_NAME = 1000
 
@@ -209,3 +216,18 @@ def write_text(path: Path, text: str) -> Path:
         OutputError: it cannot be written; what was there before is untouched.
     """
     return write_bytes(path, text.encode())
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The picture files in a folder and those within it, sorted.
+
+    Raises:
+        UsageError: there are none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
+    if not found:
+        raise UsageError(
+            f"The folder {folder} has no pictures.",
+            hint=f"Looked for {', '.join(sorted(PICTURES))}.",
+        )
+    return found

@@ -9,13 +9,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from guided.core.files import PICTURES
 from guided.errors import UsageError
 from guided.index.writer import Entry
 
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm",
-    ".pgm", ".tga", ".jp2", ".avif", ".qoi",
-)  # fmt: skip
 METADATA = ("metadata.jsonl", "portraits.jsonl", "metadata.csv")
 
 
@@ -37,7 +34,7 @@ def pictures(folder: Path, skip: Path | None = None) -> Iterator[Entry]:
             name for name in folders if not name.startswith(".") and root / name != hidden
         )
         for name in sorted(files):
-            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
+            if name.startswith(".") or Path(name).suffix.lower() not in PICTURES:
                 continue
             try:
                 state = (root / name).stat()

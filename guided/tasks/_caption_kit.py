@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from guided.core.files import PICTURES
 from guided.core.images import to_tensor
 from guided.core.objective import Objective
 from guided.errors import UsageError
@@ -23,7 +24,7 @@ from guided.losses.fluency import Fluency
 from guided.losses.word_clip import WordClip
 from guided.scorers.clip import ClipScorer
 from guided.scorers.prefix_text import PrefixTextScorer
-from guided.tasks._caption_options import PICTURES, Options
+from guided.tasks._caption_options import Options
 from guided.tasks._scoring import pick_scorer
 from guided.tasks.base import Workbench
 

@@ -8,10 +8,6 @@ from typing import Literal
 from guided.tasks._scoring import SCORER_HELP
 from guided.tasks.base import TaskOptions, argument, option, recipe_only
 
-PICTURES = frozenset(
-    (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".jfif")
-)
-
 
 class Options(TaskOptions):
     """The recipe keys of ``caption``."""

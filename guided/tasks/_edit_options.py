@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from guided.core.files import pictures_in
 from guided.tasks._edit_diffusion_options import DiffusionKeys, DiffusionMethod
 from guided.tasks._edit_inputs import Faces
 from guided.tasks._edit_rows import Inversion
@@ -24,7 +25,9 @@ LatentMethod = Literal["optimise", "direction", "mapper", "delta", "refine"]
 class Options(DiffusionKeys, TaskOptions):
     """The recipe keys of ``edit``."""
 
-    images: list[Path] = argument("pictures or saved latents; none edits random portraits", [])
+    images: list[Path] = argument(
+        "pictures, folders of them or saved latents; none edits random portraits", []
+    )
     prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
     method: Literal["auto", LatentMethod, DiffusionMethod] = option(
         "how to find the change; auto: delta where the kit has such a mapper, else optimise", "auto"
@@ -86,3 +89,13 @@ def settled(options: Options, kit: Mapping[str, str]) -> Options:
     mapped = options.delta or (not own and "delta" in kit)
     method = "delta" if mapped and not options.loss else "optimise"
     return options.model_copy(update={"method": method})
+
+
+def spread(files: Sequence[Path]) -> list[Path]:
+    """The files, with the pictures of a folder in the place of the folder.
+
+    Raises:
+        UsageError: a folder without pictures.
+    """
+    parts = (pictures_in(file) if file.is_dir() else [file] for file in files)
+    return [file for part in parts for file in part]

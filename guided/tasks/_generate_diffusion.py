@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guided.core.files import safe_name
+from guided.core.files import PICTURES, safe_name
 from guided.core.run import Picture, Result, Step
 from guided.errors import CannotDo, UsageError
 from guided.tasks._generate_options import Options
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from guided.scorers.latent import LatentClip
 
 _LOCAL = "local-dir:"
-_PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def needs(options: Options) -> tuple[str, ...]:
@@ -58,7 +57,7 @@ def _check(options: Options) -> None:
                 hint=f"Leave --{name} out to take the default.",
             )
     for text in options.guide:
-        if Path(text).suffix.lower() in _PICTURES:
+        if Path(text).suffix.lower() in PICTURES:
             raise UsageError(
                 f"--guide takes words, and {text!r} is the name of a picture.",
                 hint=f"Give it as --guide-image {text}.",

@@ -12,9 +12,10 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guided.core.files import pictures_in
 from guided.core.run import Picture, Result, Step
 from guided.errors import ImageError, UsageError
-from guided.tasks._caption_options import PICTURES, Options
+from guided.tasks._caption_options import Options
 from guided.tasks.base import Steps, Workbench
 
 if TYPE_CHECKING:
@@ -58,13 +59,7 @@ def listed(images: Sequence[Path], bench: Workbench) -> list[Path]:
             continue
         path = given.expanduser().absolute()
         if path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in PICTURES)
-            if not inside:
-                raise UsageError(
-                    f"The folder {path} has no pictures.",
-                    hint=f"Looked for {', '.join(sorted(PICTURES))}.",
-                )
-            found.update(dict.fromkeys(inside))
+            found.update(dict.fromkeys(pictures_in(path)))
         elif path.exists():
             found[path] = None
         else:

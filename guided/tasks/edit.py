@@ -23,7 +23,7 @@ from guided.errors import CannotDo, GuidedError, MissingWeights, UsageError
 from guided.tasks import _edit_diffusion
 from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks._edit_inputs import Opening, Subject, looks_drawn, open_mask
-from guided.tasks._edit_options import STRENGTHS, Options, settled
+from guided.tasks._edit_options import STRENGTHS, Options, settled, spread
 from guided.tasks._edit_outputs import Edited, Outputs, Show, changes
 from guided.tasks.base import Steps, Workbench
 
@@ -63,6 +63,7 @@ def needs(options: Options) -> tuple[str, ...]:
 def run(options: Options, bench: Workbench) -> Steps:
     """Edit every picture by every prompt, in batches, yielding the Steps of the search."""
     options = settled(options, bench.kit)
+    options = options.model_copy(update={"images": spread(options.images)})
     if options.method in METHODS:
         edited: Result = yield from _edit_diffusion.run(options, bench)
         return edited
@@ -98,9 +99,11 @@ def _check(options: Options) -> None:
     if not options.prompt and options.method != "mapper":
         latents = (".png", ".safetensors")
         if not options.images or any(p.suffix.lower() not in latents for p in options.images):
+            words = [p.name for p in options.images if not p.suffix and not p.exists()]
             raise UsageError(
                 "What should change?",
-                hint="Give --prompt 'purple hair'; without one, saved edits are drawn again.",
+                hint=f"Give --prompt {words[0] if words else 'purple hair'!r}; without one, saved "
+                "edits are drawn again.",
             )
 
 

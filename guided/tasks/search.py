@@ -92,12 +92,12 @@ def _maker(place: Path) -> str:
 
 def _parts(options: Options, bench: Workbench) -> tuple[str, list[str]]:
     """The words and the picture files of the query; a query that is a picture file is one."""
-    from guided.index.scan import SUFFIXES
+    from guided.core.files import PICTURES
 
     words = options.query.strip()
     if words in bench.given:
         return "", [words, *options.image]
     path = Path(words)
-    if words and len(words) < 1000 and path.suffix.lower() in SUFFIXES and path.is_file():
+    if words and len(words) < 1000 and path.suffix.lower() in PICTURES and path.is_file():
         return "", [words, *options.image]
     return words, list(options.image)

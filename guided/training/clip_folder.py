@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from guided.core.files import PICTURES
 from guided.core.images import center_square, open_image, to_tensor
 from guided.errors import UsageError
 from guided.portraits import KEYS, VALUES
@@ -19,8 +20,6 @@ from guided.portraits.claims import COLUMNS
 from guided.training.clip_bundle import COMMON_WORDS
 from guided.training.clip_pairs import PairBatch, tokenise
 from guided.training.objective import Share
-
-PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
 
 
 @dataclass(frozen=True)

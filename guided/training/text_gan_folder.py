@@ -13,11 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from guided.core.files import PICTURES
 from guided.core.images import center_square, open_image, to_tensor
 from guided.errors import ImageError, UsageError
 from guided.portraits.attributes import KEYS
 from guided.scorers.clip import ClipScorer
-from guided.training.clip_folder import PICTURES, captioned_files
+from guided.training.clip_folder import captioned_files
 from guided.training.objective import Share
 from guided.training.text_gan_world import LUCK, Looks, Mix, TextGanBatch, jittered, spoken, unit
 

@@ -178,3 +178,24 @@ def test_a_saved_edit_is_checked_again(edit: Editing, tmp_path: Path) -> None:
     assert again["prompt"] == "a red hat"
     for name in ("clip_gain", "identity", "change"):
         assert again["metrics"][name] == pytest.approx(first["metrics"][name], abs=1e-5)
+
+
+# ------------------------------------------------------------------ folders and words
+
+
+def test_a_folder_stands_for_its_pictures(edit: Editing, face: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "people"
+    (folder / "more").mkdir(parents=True)
+    for name in ("b.png", "more/a.jpg"):
+        Image.open(face).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    rows = edit(method="delta", images=[str(folder), str(face)])["results"]
+    assert [Path(row["file"]).name for row in rows] == ["b.png", "a.jpg", "face.png"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match=r"empty has no pictures.*\.png"):
+        edit(method="delta", images=[str(tmp_path / "empty")])
+
+
+def test_words_in_the_place_of_a_picture_are_offered_as_the_prompt(edit: Editing) -> None:
+    with pytest.raises(UsageError, match=r"Give --prompt 'pink hair'"):
+        edit(method="delta", images=["pink hair"], prompt=[])
