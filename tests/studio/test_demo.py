@@ -183,9 +183,12 @@ def test_a_portrait_is_edited_with_what_is_here(
     monkeypatch: pytest.MonkeyPatch, edit_files: dict[str, str]
 ) -> None:
     quick = _edited(monkeypatch, edit_files)
-    assert "the method delta moves it" in quick.body
+    assert "the method refine moves it" in quick.body
     assert quick.body.count("<figure>") == 4 + 5
-    assert all(f"strength {s:g}" in quick.body for s in _demo_edit.SWEEP)
+    (chosen,) = re.findall(r"at the strength ([\d.]+), the least", quick.body)
+    shown = re.findall(r"<figcaption>strength (-?[\d.]+)<", quick.body)
+    wanted = [part * float(chosen) for part in _demo_edit.SWEEP]
+    assert [float(each) for each in shown] == pytest.approx(wanted, rel=0.05)
     assert -1 <= quick.scores["edit_identity"] <= 1
     monkeypatch.setattr(_demo_edit, "STEPS", 2)
     nowhere = str(Path(edit_files["delta"]).with_name("none.safetensors"))
