@@ -45,8 +45,8 @@ class OptimiseEditor:
 
     ``models`` and ``extras`` are what its losses ask for (``identity``; ``mask``); the rows of
     an extra go with the rows of the start.  The search begins at the start, or where ``begin``
-    proposes to go from it.  Rows never mix: a batch of pictures and prompts gives
-    what each would give alone.
+    proposes to go from it.  Rows never mix: a batch of pictures and prompts gives what each would
+    give alone.
     Source: Patashnik et al. 2021 (StyleCLIP), section 4.
     """
 

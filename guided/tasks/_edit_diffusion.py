@@ -19,6 +19,7 @@ from guided.errors import GuidedError, UsageError
 from guided.tasks import _generate_diffusion
 from guided.tasks._edit_inputs import Subject, open_mask
 from guided.tasks._edit_options import AUTO, Options
+from guided.tasks._edit_outputs import means
 from guided.tasks.base import Steps, Workbench
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def run(options: Options, bench: Workbench) -> Steps:
     answer: dict[str, Any] = {"results": results}
     if job.errors:
         answer["errors"] = job.errors
-    return Result(answer, scores=_means(results))
+    return Result(answer, scores=means(results))
 
 
 def _check(options: Options) -> None:
@@ -294,9 +295,3 @@ def mask_of(path: Path, whole: Image.Image, subject: Subject, size: int) -> Imag
 def _picture(subject: Subject) -> Image.Image:
     assert subject.picture is not None
     return subject.picture
-
-
-def _means(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each figure over all results."""
-    names = results[0]["metrics"] if results else {}
-    return {n: sum(float(r["metrics"][n]) for r in results) / len(results) for n in names}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -77,10 +77,10 @@ class Options(DiffusionKeys, TaskOptions):
     loss: list[LossTable] = recipe_only("losses in place of the usual ones", [])
 
 
-def settled(options: Options, kit: Mapping[str, str]) -> Options:
+def settled(options: Options, kit: Container[str]) -> Options:
     """The options with the method that ``auto`` stands for.
 
-    That is ``delta`` where one is named, or ``kit`` (roles to names) has one for its own generator
+    That is ``delta`` where one is named, or ``kit`` has that role, for its own generator
     and CLIP, and no losses are given for a search; else ``optimise``.
     """
     if options.method != "auto":

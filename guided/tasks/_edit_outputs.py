@@ -159,3 +159,13 @@ def changes(before: Tensor, after: Tensor, mask: Tensor | None) -> Tensor:
         return moved.flatten(1).mean(1)
     keep = (1 - mask).expand_as(moved).flatten(1)
     return (moved.flatten(1) * keep).sum(1) / keep.sum(1).clamp(min=1)
+
+
+def means(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """The mean of each figure over all results."""
+    names = sorted({name for result in results for name in result["metrics"]})
+    return {
+        name: sum(float(result["metrics"][name]) for result in results) / len(results)
+        for name in names
+        if all(name in result["metrics"] for result in results)
+    }

@@ -24,7 +24,7 @@ from guided.tasks import _edit_diffusion
 from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks._edit_inputs import Opening, Subject, looks_drawn, open_mask
 from guided.tasks._edit_options import STRENGTHS, Options, settled, spread
-from guided.tasks._edit_outputs import Edited, Outputs, Show, changes
+from guided.tasks._edit_outputs import Edited, Outputs, Show, changes, means
 from guided.tasks.base import Steps, Workbench
 
 if TYPE_CHECKING:
@@ -46,15 +46,14 @@ def needs(options: Options) -> tuple[str, ...]:
     roles = ["generator"]
     if options.prompt or options.strength == "auto":
         roles.append("scorer")
-    known, own = (".pt", ".pth", ".safetensors"), options.generator or options.scorer
+    known = (".pt", ".pth", ".safetensors")
     if options.invert != "optimise" and any(p.suffix.lower() not in known for p in options.images):
         roles.append("inverter")
     if _wants(options, "identity"):
         roles.append("identity")
-    mapped = options.method == "auto" and bool(options.prompt) and not options.loss
-    mapped = mapped and bool(options.delta or not own)
-    if options.method in ("delta", "refine") or mapped:
-        roles.append("delta")  # a kit without one is passed over
+    # A kit without a delta mapper is passed over.
+    if options.prompt and settled(options, {"delta"}).method in ("delta", "refine"):
+        roles.append("delta")
     if options.method == "direction" and not options.statistics:
         roles.append("directions")
     return tuple(roles)
@@ -80,7 +79,7 @@ def run(options: Options, bench: Workbench) -> Steps:
         rows = [subjects[i] for i, _ in chunk]
         delta = yield from job.change(start, chunk, rows, (first, len(pairs)))
         results.extend(job.finished(rows, [prompt for _, prompt in chunk], delta))
-    return Result(job.answer(results), files=job.outputs.files, scores=_means(results))
+    return Result(job.answer(results), files=job.outputs.files, scores=means(results))
 
 
 def _check(options: Options) -> None:
@@ -368,13 +367,3 @@ class Job:
         if self.warnings:
             said["warnings"] = self.warnings
         return said
-
-
-def _means(results: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each figure over all results."""
-    names = sorted({name for result in results for name in result["metrics"]})
-    return {
-        name: sum(float(result["metrics"][name]) for result in results) / len(results)
-        for name in names
-        if all(name in result["metrics"] for result in results)
-    }
