@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from guided.core.run import Step
 from guided.errors import MissingWeights
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 SWEEP = (-1.0, 0.0, 0.5, 1.0, 1.5)
 #: Steps of the search where there is no delta mapper.
 STEPS = 40
+#: Steps of the search that brings the encoder's latent nearer to the portrait.
+REDRAWN = 40
+ResultT = TypeVar("ResultT")
 
 
 def the_edit(bench: Workbench, portrait: Portrait) -> Generator[Step[Any], None, Section]:
@@ -64,7 +67,8 @@ def the_edit(bench: Workbench, portrait: Portrait) -> Generator[Step[Any], None,
     agrees = "agrees" if told["agrees"] else "does not agree"
     body = (
         html.paragraph(
-            "An encoder finds the latent with which a small StyleGAN2 redraws a portrait; the "
+            "An encoder and a short search find the latent with which a small StyleGAN2 redraws a "
+            "portrait; the "
             f"method {options.method} moves it as the words “{edit.text}” ask. The guiding CLIP "
             f"{agrees} that they are true now, at the strength {strength:g}, the least that makes "
             "it. At other strengths nothing is searched anew:"
@@ -111,12 +115,20 @@ def _changed(
     """The change that the options ask for, of one picture [1, 3, size, size]."""
     from guided.tasks._edit_editors import editor_of
     from guided.tasks._edit_regions import View
+    from guided.tasks._edit_rows import search
 
-    start = models.inverter.invert(source.to(models.bench.device.torch))
+    images = source.to(models.bench.device.torch)
+    start = yield from _told(search(models, models.inverter.invert(images), images, REDRAWN))
     moves = editor_of(options, models, "w", None).propose(start, options.prompt)
+    return View(models.generator, (yield from _told(moves)))
+
+
+def _told(steps: Generator[Step[Any], None, ResultT]) -> Generator[Step[Any], None, ResultT]:
+    """The same Steps under the chapter's name."""
     while True:
         try:
-            step = next(moves)
+            step = next(steps)
         except StopIteration as end:
-            return View(models.generator, end.value)
+            found: ResultT = end.value
+            return found
         yield Step(step.index, step.total, "an edit", step.losses)
