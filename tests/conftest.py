@@ -53,12 +53,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     import random
     import zlib
 
-    import numpy
     import torch
 
     seed = zlib.crc32(item.nodeid.encode())
     random.seed(seed)
-    numpy.random.seed(seed)
     torch.manual_seed(seed)
 
 
