@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Picture, Result, Step
 from guided.errors import MissingWeights
-from guided.tasks import _demo_caption, _demo_edit, _demo_search
+from guided.tasks import _demo_caption, _demo_edit, _demo_generate, _demo_search
 from guided.tasks import _report as html
 from guided.tasks._report import Section
 from guided.tasks.base import Steps, TaskOptions, Workbench, option
@@ -245,6 +245,11 @@ def the_edit(stage: Stage) -> Generator[Step[Any], None, Section]:
     return (yield from _demo_edit.the_edit(stage.bench, stage.hero))
 
 
+def the_gan(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """Pictures of three prompts, from a GAN in one pass."""
+    return (yield from _demo_generate.the_gan(stage.bench, stage.reader))
+
+
 #: The chapters in their order; each yields Steps and returns its part of the page.
 CHAPTERS: tuple[Chapter, ...] = (
     the_world,
@@ -253,6 +258,7 @@ CHAPTERS: tuple[Chapter, ...] = (
     the_search,
     the_caption,
     the_edit,
+    the_gan,
 )
 
 

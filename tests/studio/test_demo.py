@@ -10,15 +10,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from guided.core.device import Device
 from guided.errors import MissingWeights
-from guided.judging.reader import Reader
+from guided.judging.caption_parser import read_caption
+from guided.judging.reader import Reader, Reading
 from guided.nets.reader import ReaderNet
-from guided.tasks import _caption_kit, _demo_edit, _report, demo
+from guided.tasks import _caption_kit, _demo_edit, _demo_generate, _report, demo
 from guided.tasks._edit_models import EditModels
+from guided.tasks._generate_gan import open_job
+from guided.tasks._generate_options import Options as GenerateOptions
 from guided.tasks.base import Workbench
 from guided.training.reading import CLASSES
+from tests.text_gan.tiny_text_gan import write_gan
 from tests.tiny_edit import write_delta, write_inverter, write_models
 from tests.tiny_language import write_language
 
@@ -54,6 +59,14 @@ def edit_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def small_edits(monkeypatch: pytest.MonkeyPatch, edit_files: dict[str, str]) -> None:
     """Tiny random models for edits, for the same reason."""
     monkeypatch.setattr(_demo_edit, "EditModels", lambda bench, _: EditModels(bench, edit_files))
+
+
+@pytest.fixture(autouse=True)
+def small_gan(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A tiny random text GAN that listens to the kit's CLIP."""
+    file = write_gan(tmp_path_factory.mktemp("gan"), "clip", text=256)
+    options = GenerateOptions(prompts=["a person"], method="gan", gan=str(file))
+    monkeypatch.setattr(_demo_generate, "_opened", lambda bench: open_job(options, bench))
 
 
 @pytest.fixture
@@ -115,8 +128,8 @@ def test_the_page_needs_nothing_else(guided_cli: Callable, tmp_path: Path, untau
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text
-    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6 + 2 + (4 + 5)
-    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 6
+    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6 + 2 + (4 + 5) + (3 * 5 + 6)
+    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 7
     assert 0 <= answer["scores"]["reader_accuracy"] <= 1
     assert Path(answer["sheet"]).is_file()
     assert "reader (0123456789ab)" in text
@@ -141,6 +154,7 @@ def test_missing_models_leave_chapters_out(
         False,
         False,
         False,
+        True,
     ]
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert "Left out: There is no model called &#x27;reader&#x27; &lt;here&gt;. Get it." in text
@@ -156,6 +170,7 @@ def test_without_a_language_model_there_is_no_caption(
     answer = _demo(guided_cli, tmp_path)
     assert [bool(chapter["left_out"]) for chapter in answer["chapters"]] == [False] * 4 + [
         True,
+        False,
         False,
     ]
 
@@ -204,6 +219,27 @@ def test_without_a_generator_there_is_no_edit(
         _edited(monkeypatch, {**edit_files, "generator": "/none.pt"})
     with pytest.raises(MissingWeights, match="The kit names no inverter"):
         _edited(monkeypatch, {k: v for k, v in edit_files.items() if k != "inverter"})
+
+
+def test_prompts_of_the_demo_are_claims_that_can_be_read() -> None:
+    stage = demo.Stage(demo.Options(), Workbench())
+
+    class Seer:
+        def read(self, images: torch.Tensor) -> list[Reading]:
+            seen = {**stage.hero.attributes, "hair_color": "pink", "glasses": "none"}
+            return [Reading(seen, {}, 0.5) for _ in images]
+
+    pictures = [Image.new("RGB", (8, 8))] * 2
+    found = _demo_generate.fulfilled(Seer(), pictures, "a person with pink hair and round glasses")
+    assert found == [0.5, 0.5]
+    for prompt in _demo_generate.PROMPTS:
+        assert len(read_caption(prompt).claims) >= 3
+
+
+def test_without_a_gan_there_are_no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    with pytest.raises(MissingWeights, match="The kit names no text_gan"):
+        next(_demo_generate.the_gan(Workbench(kit={}), Reader.__new__(Reader)))
 
 
 def test_every_change_changes_one_visible_attribute() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -28,11 +29,15 @@ def tiny_players(seed: int = 0, group: int = 4) -> Players:
         return Players(SHAPE, (8, 12, 16), 12, group, 0)
 
 
-def write_gan(folder: Path, scorer: str, words: str = "a red green person with hat") -> Path:
+def write_gan(
+    folder: Path, scorer: str, words: str = "a red green person with hat", text: int = SHAPE.text
+) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "model.safetensors"
-    save_file({n: t.contiguous() for n, t in tiny_generator().state_dict().items()}, file)
-    config = {**SHAPE.plain(), "scorer": scorer, "words": sorted(words.split())}
+    shape = replace(SHAPE, text=text)
+    tensors = tiny_generator(shape=shape).state_dict()
+    save_file({n: t.contiguous() for n, t in tensors.items()}, file)
+    config = {**shape.plain(), "scorer": scorer, "words": sorted(words.split())}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return file
 
