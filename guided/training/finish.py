@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from guided.core.toml import dumps
-from guided.errors import CorruptWeights
+from guided.errors import CorruptWeights, MissingWeights
 from guided.training.curve import picture, table
 from guided.training.objective import Metric, Objective, Product
 from guided.training.settings import TrainingSettings
@@ -41,6 +41,12 @@ def start_from(file: Path, objective: Objective[Any], state: State) -> str:
         MissingWeights: no such file.
         CorruptWeights: its tensors do not fit the model.
     """
+    if not file.is_file():
+        raise MissingWeights(
+            f"There are no weights {file} to start from.",
+            hint=f"Train them first: guided train recipes/train/{file.parent.name}.toml; or set "
+            "start to a file of yours.",
+        )
     tensors = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in load_weights(file).items()

@@ -4,8 +4,8 @@ The discriminator calls one thing real, a picture with its own text, and two thi
 picture, and a real picture with a text that is wrong in one thing.  In the drawn world the wrong
 text is the caption with one mentioned attribute changed; in a folder it is another picture's.
 Rows are told by the text, by the picture's own CLIP feature (so that the GAN can vary a picture),
-or nothing.  In the drawn world training may begin as a regression, since z and caption together
-say what the picture shows (``guided.training.text_gan_world``).
+or nothing.  In the drawn world z and caption together say what the picture shows
+(``guided.training.text_gan_world``), so training may begin as a regression, or keep some of it.
 Sources: Reed et al. 2016 (matching-aware discriminator); Zhou et al. 2022 (LAFITE, features in the
 place of texts); the losses are named in ``guided.training.text_gan_players``.
 """
@@ -77,8 +77,8 @@ class TextGanSettings(ObjectiveSettings):
     edges: float = Field(2.0, ge=0, description="weight of neighbours' differences (regression)")
     maps: float = Field(0.5, ge=0, description="weight of the CLIP's maps (regression)")
     facts: float = Field(0.5, ge=0, description="weight of reading attributes off the styles")
-    kept: float = Field(0.1, ge=0, description="share of the regression that stays afterwards")
-    ramp: int = Field(20_000, ge=0, description="samples until the discriminator fully counts")
+    kept: float = Field(0.0, ge=0, description="weight of the regression beside the discriminator")
+    ramp: int = Field(0, ge=0, description="samples until the discriminator fully counts")
     r1: float = Field(1.0, ge=0, description="weight of the gradient penalty")
     r1_every: int = Field(16, ge=1, description="steps between two penalties")
     clip_weight: float = Field(0.5, ge=0, description="weight of 1 - cosine with the text")
@@ -103,14 +103,18 @@ class TextGanObjective(Objective[TextGanBatch]):
         super().__init__(settings, around)
         self._built: Players | None = None
         self._seen = 0
-        if around.data is not None and (settings.paired or settings.given):
+        if around.data is not None and (self._regresses or settings.given):
             raise CannotDo(
                 "Only the drawn world can be learnt as a regression: nobody knows the z of your "
-                f"pictures; given: paired = {settings.paired}, given = {settings.given} with "
-                "--data.",
-                hint="Set settings.paired=0 and settings.given=false, as "
+                f"pictures; given: paired = {settings.paired}, kept = {settings.kept:g}, "
+                f"given = {settings.given} with --data.",
+                hint="Set settings.paired=0, settings.kept=0 and settings.given=false, as "
                 "recipes/train/text_gan_folder.toml does.",
             )
+
+    @property
+    def _regresses(self) -> bool:
+        return bool(self.settings.paired or self.settings.kept)
 
     @cached_property
     def scorer(self) -> ClipScorer:
@@ -133,7 +137,7 @@ class TextGanObjective(Objective[TextGanBatch]):
             s.size, self.scorer.width, self.scenes.latent, s.channels, s.style, s.hidden, s.finish,
             DEPTH if s.given else 0,
         )  # fmt: skip
-        facts = _FACTS if s.paired else 0
+        facts = _FACTS if self._regresses else 0
         self._built = Players(shape, s.critic, s.features, s.group, facts)
         if s.given:
             install(self._built.generator.given)
@@ -152,7 +156,7 @@ class TextGanObjective(Objective[TextGanBatch]):
             return Turn(plays=False)
         pull = min(1.0, (seen - s.paired + share.size) / s.ramp) if s.ramp else 1.0
         lazy = s.r1 * s.r1_every if share.position % s.r1_every == 0 else 0.0
-        return Turn(True, pull if s.paired else 1.0, lazy)
+        return Turn(True, pull, lazy)
 
     def loss(self, model: nn.Module, batch: TextGanBatch, share: Share) -> tuple[Tensor, Parts]:
         """Both players' losses, the CLIP term, and the regression where there is one."""
@@ -169,7 +173,7 @@ class TextGanObjective(Objective[TextGanBatch]):
                 total = total + seen.penalty
             parts |= self._signs(seen, batch)
             self._adapt(seen.real.detach(), share)
-        if self.settings.paired:
+        if self._regresses:
             part, found = self._regression(model, seen, real, batch)
             total = total + (self.settings.kept if turn.plays else 1.0) * part
             parts |= found
@@ -297,19 +301,20 @@ class TextGanObjective(Objective[TextGanBatch]):
 
     def _notes(self, *, best: bool) -> str:
         s = self.settings
+        told = []
         if s.paired:
-            begin = (
-                f"Began as a regression for {s.paired:,} samples: in the drawn world z and caption "
-                "together say what a picture shows; then under a discriminator, beside "
-                f"{s.kept:g} of the regression."
+            told.append(
+                f"A regression for {s.paired:,} samples at most: in the drawn world z and caption "
+                "together say what a picture shows."
             )
-            if s.given:
-                begin += " The first layers, from z to facts, are given."
-        else:
-            begin = "Learnt under a discriminator from the first sample."
+        if self._seen >= s.paired:
+            beside = f", beside {s.kept:g} of the regression" if s.kept else ""
+            told.append(f"Learnt under a discriminator{beside}.")
+        if s.given:
+            told.append("The first layers, from z to facts, are given.")
         which = "the best look at the monitor" if best else "the last step"
         return (
-            f"{begin} Weights of {which}. Monitor: the guiding CLIP {s.scorer} on "
+            f"{' '.join(told)} Weights of {which}. Monitor: the guiding CLIP {s.scorer} on "
             f"{len(self._looks.texts)} texts; floor: the mean picture, ceiling: real pictures."
         )
 

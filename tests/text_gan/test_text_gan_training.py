@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from guided.errors import CannotDo, CorruptWeights
+from guided.errors import CannotDo, CorruptWeights, MissingWeights
 from guided.generators.text_gan import load_text_gan, read_config
 from guided.scorers.clip import ClipScorer
 from guided.training.latent_mapping import SCALE, trait_columns
@@ -84,7 +84,7 @@ def test_a_folder_is_learnt_and_watched(trained: tuple[Path, list[Any], Any]) ->
     assert set(result.files) >= {"model.safetensors", "config.json", "card.toml", "samples.png"}
     card = tomllib.loads(result.files["card.toml"].decode())
     assert card["role"] == "text_gan"
-    assert "under a discriminator from the first sample" in card["notes"]
+    assert "Learnt under a discriminator." in card["notes"]
     assert json.loads(result.files["config.json"])["words"] == ["a", "blue", "green", "red",
                                                                 "square"]  # fmt: skip
 
@@ -133,6 +133,9 @@ def test_weights_of_another_size_do_not_start_a_training(
     table = settings(f"local-dir:{bundle}")
     _, result = run(recipe(tmp_path, data, table, samples=8, start=start))
     assert "Started from model.safetensors" in result.files["card.toml"].decode()
+    absent = tmp_path / "before" / "model.safetensors"
+    with pytest.raises(MissingWeights, match=r"to start from.*recipes/train/before\.toml"):
+        run(recipe(tmp_path / "c", data, table, samples=8, start=absent))
     wider = settings(f"local-dir:{bundle}", channels=[12, 10, 9])
     with pytest.raises(CorruptWeights, match=r"pictures of 32 px with widths .*another size"):
         run(recipe(tmp_path / "b", data, wider, samples=8, start=start))
@@ -147,6 +150,20 @@ def test_only_the_world_is_learnt_as_a_regression(data: Path, bundle: Path) -> N
     table = TextGanSettings(**settings(f"local-dir:{bundle}", paired=100))
     with pytest.raises(CannotDo, match=r"nobody knows the z.*settings\.paired=0"):
         TextGanObjective(table, Surroundings(data=data))
+
+
+def test_nothing_of_a_regression_stays_for_a_folder(data: Path, bundle: Path) -> None:  # noqa: F811
+    table = TextGanSettings(**settings(f"local-dir:{bundle}", kept=0.1))
+    with pytest.raises(CannotDo, match=r"kept = 0\.1.*settings\.kept=0"):
+        TextGanObjective(table, Surroundings(data=data))
+
+
+def test_some_of_the_regression_stays_beside_the_discriminator(bundle: Path) -> None:  # noqa: F811
+    objective = objective_of(bundle, kept=0.5, ramp=16)
+    assert [objective.turn(Share(0, place, 8)).pull for place in range(3)] == [0.5, 1.0, 1.0]
+    assert objective.turn(Share(0, 0, 8)).plays
+    players: Any = objective.build()
+    assert players.facts is not None
 
 
 def test_turns_follow_the_samples(bundle: Path) -> None:  # noqa: F811
@@ -220,11 +237,27 @@ def test_the_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
     assert kid(some, moved) > 0.2
 
 
-@pytest.mark.parametrize("name", ["text_gan", "text_gan_folder"])
+RECIPES = {
+    name: tomllib.loads((ROOT / f"recipes/train/{name}.toml").read_text("utf-8"))
+    for name in ("text_gan", "text_gan_paired", "text_gan_folder")
+}
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_the_recipes_fit_the_objective(name: str) -> None:
-    table = tomllib.loads((ROOT / f"recipes/train/{name}.toml").read_text("utf-8"))
+    table = RECIPES[name]
     s = TextGanSettings(**table["settings"])
     assert s.size == 8 << (len(s.channels) - 1) == 8 << (len(s.critic) - 1)
-    assert table["samples"] - s.paired >= table["samples"] / 3
-    assert s.clip_from >= 0.3 * table["samples"]
     assert table["batch"] % s.group == 0
+    if name != "text_gan_paired":
+        assert s.paired == 0
+        assert s.clip_from >= 0.3 * table["samples"]
+
+
+def test_the_discriminator_has_a_third_of_the_pictures() -> None:
+    before, after = RECIPES["text_gan_paired"], RECIPES["text_gan"]
+    assert before["settings"]["paired"] == before["samples"]
+    assert after["samples"] >= (before["samples"] + after["samples"]) / 3
+    assert after["start"] == f"outputs/training/{before['name']}/model.safetensors"
+    shared = ("size", "scorer", "given", "style")
+    assert all(before["settings"][key] == after["settings"][key] for key in shared)
