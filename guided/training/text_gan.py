@@ -74,6 +74,7 @@ class TextGanSettings(ObjectiveSettings):
     given: bool = Field(False, description="z passes the known mapping of the drawn world first")
     paired: int = Field(0, ge=0, description="samples of regression before the discriminator")
     pixels: float = Field(4.0, ge=0, description="weight of the absolute difference (regression)")
+    details: float = Field(2.0, ge=0, description="more for pixels unlike their surround")
     edges: float = Field(2.0, ge=0, description="weight of neighbours' differences (regression)")
     maps: float = Field(0.5, ge=0, description="weight of the CLIP's maps (regression)")
     facts: float = Field(0.5, ge=0, description="weight of reading attributes off the styles")
@@ -223,7 +224,7 @@ class TextGanObjective(Objective[TextGanBatch]):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """How far pictures are from those that z and caption say; rows told by a text alone."""
         s = self.settings
-        apart = (1 + 2 * detail(real)) * (seen.made - real).abs()
+        apart = (1 + s.details * detail(real)) * (seen.made - real).abs()
         parts = {"pixels": apart.mean(), "edges": (edges(seen.made) - edges(real)).abs().mean()}
         total = s.pixels * parts["pixels"] + s.edges * parts["edges"]
         if s.maps:
