@@ -7,12 +7,12 @@ values, one for the unguided distribution.
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from _machine import clock
 from torch import Tensor
 
 from guided.guidance.decode import Proposal, Rows
@@ -22,7 +22,7 @@ from guided.language.gpt2 import Gpt2
 
 @dataclass
 class Reference:
-    """A guide for the beam search that computes everything anew, with CPU seconds by part.
+    """A guide for the beam search that computes everything anew, with seconds by part.
 
     ``part`` = n encodes every n-th candidate only and counts its time n-fold; then only the first
     iteration's cosines mean anything.
@@ -41,7 +41,7 @@ class Reference:
 
     def propose(self, rows: Rows) -> Proposal:
         """Log-probabilities that sum to one over all rows together."""
-        start, spent = time.process_time(), self.seconds["clip"]
+        start, spent = clock(self.language.device), self.seconds["clip"]
         with torch.no_grad():
             past = self.language.read(rows.tokens[:, :-1]).context
             plain = self.language.read(rows.tokens).logits.softmax(-1)
@@ -52,7 +52,7 @@ class Reference:
             moved = {name: leaf + shift[name] for name, leaf in past.items()}
             logits = self.language.read(rows.tokens[:, -1:], moved).logits
         fused = self.factors(logits, rows).softmax(-1) ** 0.99 * plain**0.01
-        whole = time.process_time() - start
+        whole = clock(self.language.device) - start
         self.seconds["language"] += whole - (self.seconds["clip"] - spent) / self.part
         return Proposal((fused / fused.sum()).log())
 
@@ -84,12 +84,12 @@ class Reference:
     @torch.no_grad()
     def cosines(self, row: Tensor, tokens: Tensor) -> Tensor:
         """Cosines [512] of one row's candidates, each encoded at all positions."""
-        start = time.process_time()
+        start = clock(self.language.device)
         said = self.language.decode(row[1:].tolist())
         texts = [said + self.piece(token) for token in tokens.tolist()][:: self.part]
         found = []
         for first in range(0, len(texts), 64):
-            ids = self.tokenize(texts[first : first + 64])
+            ids = self.tokenize(texts[first : first + 64]).to(self.target.device)
             found.append(F.normalize(self.model.encode_text(ids), dim=-1) @ self.target)
-        self.seconds["clip"] += self.part * (time.process_time() - start)
+        self.seconds["clip"] += self.part * (clock(self.language.device) - start)
         return torch.cat(found).repeat_interleave(self.part)[: len(tokens)]

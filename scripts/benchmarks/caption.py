@@ -1,6 +1,6 @@
 """What a caption costs: ZeroCap's way against ours, on random models, one thread, one run.
 
-scripts/bench caption [--size small|full] [--part N]
+scripts/bench caption [--size small|full] [--part N] [--device cpu|cuda|mps]
 
 small   both ways write a whole caption of 5 tokens with 5 beams; the ids must be equal.
 full    ViT-B/32's text tower and GPT-2 medium.  ZeroCap's way is timed on the first inner
@@ -8,39 +8,36 @@ full    ViT-B/32's text tower and GPT-2 medium.  ZeroCap's way is timed on the f
         extrapolated: caption = 5 * (iteration of step 0 + 14 * iteration of step 1) + readings.
         Contexts grow later, so this favours it.  Our caption is written to its end.
 
-Seconds are CPU seconds of this process.  Weights are random, so no time depends on their values;
-the language model's last norm is widened until its choices are about as peaked as a trained one's.
+Seconds are CPU seconds of this process; on a GPU, seconds on the wall.  Weights are random, so no
+time depends on their values; the language model's last norm is widened until its choices are about
+as peaked as a trained one's.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-import time
+from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(Path(__file__).parent))
+import open_clip
+import torch
+import torch.nn.functional as F
+from _caption_reference import Reference
+from _machine import arguments, headline, once, unit
+from open_clip.tokenizer import SimpleTokenizer
+from transformers import GPT2Config, GPT2LMHeadModel
 
-import open_clip  # noqa: E402
-import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402
-from _caption_reference import Reference  # noqa: E402
-from open_clip.tokenizer import SimpleTokenizer  # noqa: E402
-from transformers import GPT2Config, GPT2LMHeadModel  # noqa: E402
-
-from guided.guidance.decode import Proposal, Rows, Search, decode  # noqa: E402
-from guided.guidance.decode_shaping import Factors  # noqa: E402
-from guided.guidance.zerocap import Voice, ZeroCap  # noqa: E402
-from guided.language.gpt2 import Gpt2  # noqa: E402
-from guided.language.vocabulary import tidy  # noqa: E402
-from guided.losses.fluency import Fluency  # noqa: E402
-from guided.losses.word_clip import WordClip  # noqa: E402
-from guided.scorers.prefix_text import PrefixTextScorer  # noqa: E402
+from guided.core.device import Device
+from guided.guidance.decode import Proposal, Rows, Search, decode
+from guided.guidance.decode_shaping import Factors
+from guided.guidance.zerocap import Voice, ZeroCap
+from guided.language.gpt2 import Gpt2
+from guided.language.vocabulary import tidy
+from guided.losses.fluency import Fluency
+from guided.losses.word_clip import WordClip
+from guided.scorers.prefix_text import PrefixTextScorer
 
 BEAMS, ITERATIONS = 5, 5
 SIZES: dict[str, dict[str, Any]] = {
@@ -81,7 +78,7 @@ class Pieces:
         return tidy(self.texts[token])
 
 
-def models(size: str) -> tuple[Gpt2, Any, SimpleTokenizer]:
+def models(size: str, device: Device) -> tuple[Gpt2, Any, SimpleTokenizer]:
     """A random language model and a random CLIP text tower with its tokenizer."""
     chosen, tokenizer = SIZES[size], SimpleTokenizer()
     width, heads, layers = chosen["text"]
@@ -108,15 +105,14 @@ def models(size: str) -> tuple[Gpt2, Any, SimpleTokenizer]:
             if value.ndim == 1:
                 value.add_(0.05 * torch.randn(value.shape))
             assert value.isfinite().all(), name
-    clip.eval().requires_grad_(False)
     words: Any = Pieces(tokenizer, vocabulary)
-    return Gpt2(gpt2, words, name=f"random {size}"), clip, tokenizer
+    return Gpt2(gpt2, words, device, f"random {size}"), device.settle(clip), tokenizer
 
 
-def write(prompt: list[int], guide: Any, end: int, count: int) -> list[list[int]]:
+def write(prompt: torch.Tensor, guide: Any, end: int, count: int) -> list[list[int]]:
     """The ids of all beams of a caption of ``count`` tokens, in beam order."""
     search = Search(BEAMS, count, end, pad=0, keep_finished=True)
-    *_, last = decode(torch.tensor([prompt]), guide, search)
+    *_, last = decode(prompt, guide, search)
     assert last.draft is not None
     return last.draft.tokens[0].tolist()
 
@@ -128,37 +124,35 @@ def ours(language: Gpt2, scorer: PrefixTextScorer, target: torch.Tensor, factors
 
 
 class Timed:
-    """A guide with CPU seconds, those of the text tower apart."""
+    """A guide with seconds, those of the text tower apart."""
 
     def __init__(self, guide: Any, scorer: PrefixTextScorer) -> None:
         self.guide, self.whole, self.clip = guide, 0.0, 0.0
-        inner = scorer.embed_endings
+        self.device, inner = scorer.device, scorer.embed_endings
 
         def embed(*given: Any) -> Any:
-            start = time.process_time()
-            found = inner(*given)
-            self.clip += time.process_time() - start
+            seconds, found = once(lambda: inner(*given), self.device)
+            self.clip += seconds
             return found
 
         scorer.embed_endings = embed  # type: ignore[method-assign]
 
     def propose(self, rows: Rows) -> Proposal:
         """The guide's proposal."""
-        start = time.process_time()
-        found = self.guide.propose(rows)
-        self.whole += time.process_time() - start
+        seconds, found = once(lambda: self.guide.propose(rows), self.device)
+        self.whole += seconds
         return found
 
 
 def first_iterations(reference: Reference, prompt: list[int], step1: list[list[int]]) -> list[Any]:
     """CLIP and language seconds of one inner iteration at step 0 and at step 1, with readings."""
-    measured = []
+    measured, where = [], reference.target.device
     for index, tokens in enumerate(([prompt], step1)):
         reference.iterations = 1
         reference.seconds = {"clip": 0.0, "language": 0.0}
-        zeros = torch.zeros(len(tokens), dtype=torch.long)
-        running = torch.ones(len(tokens), dtype=torch.bool)
-        reference.propose(Rows(torch.tensor(tokens), zeros, zeros, index, running))
+        zeros = torch.zeros(len(tokens), dtype=torch.long, device=where)
+        given = torch.tensor(tokens, device=where)
+        reference.propose(Rows(given, zeros, zeros, index, torch.ones_like(zeros).bool()))
         measured.append(SimpleNamespace(**reference.seconds))
     return measured
 
@@ -166,31 +160,28 @@ def first_iterations(reference: Reference, prompt: list[int], step1: list[list[i
 def shares(language: Gpt2, clip: Any, tokenizer: Any, said: str, part: int) -> None:
     """What each exact short cut of the text tower gives for 512 candidates of one text."""
     texts = [said + language.words.piece(token) for token in range(0, 512 * 7, 7)]
-
-    def seconds(work: Any) -> float:
-        start = time.process_time()
-        with torch.no_grad():
-            work()
-        return time.process_time() - start
+    device = language.device
 
     def whole() -> None:
         for first in range(0, 512 // part, 64):
-            clip.encode_text(tokenizer(texts[first : first + 64]))
+            clip.encode_text(tokenizer(texts[first : first + 64]).to(device.torch))
 
     trunk = clip.text
 
     def trimmed() -> None:
-        ids = tokenizer(texts)
+        ids = tokenizer(texts).to(device.torch)
         length = int(ids.argmax(-1).max()) + 1
         for some in ids[:, :length].split(64):
             x = trunk.token_embedding(some) + trunk.positional_embedding[:length]
             trunk.transformer(x, attn_mask=trunk.attn_mask[:length, :length])
 
-    scorer = PrefixTextScorer(clip, tokenizer)
+    scorer = PrefixTextScorer(clip, tokenizer, device)
     endings = [language.words.piece(token) for token in range(0, 512 * 7, 7)]
     scorer.embed_endings([said], [endings[:1]])
-    costs = [part * seconds(whole), seconds(trimmed)]
-    costs.append(seconds(lambda: scorer.embed_endings([said], [endings])))
+    shared = partial(scorer.embed_endings, [said], [endings])
+    with torch.no_grad():
+        costs = [once(work, device)[0] for work in (whole, trimmed, shared)]
+    costs[0] *= part
     print(
         f"512 candidates of one text: whole context {costs[0]:.2f} s, to the end token "
         f"{costs[1]:.2f} s ({costs[0] / costs[1]:.1f}x), shared prefix {costs[2]:.2f} s "
@@ -203,21 +194,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=sorted(SIZES), default="small")
     parser.add_argument("--part", type=int, default=1, help="time every N-th candidate only")
-    given = parser.parse_args()
+    given, device = arguments(parser)
     torch.set_num_threads(1)
-    language, clip, tokenizer = models(given.size)
+    print(headline(device))
+    language, clip, tokenizer = models(given.size, device)
     count = SIZES[given.size]["tokens"]
     prompt = [language.begin, *language.encode("image of a")]
     end = language.words.number["."]  # type: ignore[attr-defined]
-    target = F.normalize(torch.randn(SIZES[given.size]["text"][0]), dim=0)
+    target = F.normalize(device.move(torch.randn(SIZES[given.size]["text"][0])), dim=0)
     factors = Factors(end, end_factor=1.01)
-    scorer = PrefixTextScorer(clip, tokenizer)
+    scorer = PrefixTextScorer(clip, tokenizer, device)
     timed = Timed(ours(language, scorer, target, factors), scorer)
-    found = write(prompt, timed, end, count)
+    start = torch.tensor([prompt], device=device.torch)
+    found = write(start, timed, end, count)
     counts = scorer.counts
     print(f"{given.size}: {BEAMS} beams, {count} tokens, {ITERATIONS} iterations, 1 thread, fp32")
     print(
-        f"ours: {timed.whole:.2f} CPU s (text tower {timed.clip:.2f}, the rest "
+        f"ours: {timed.whole:.2f} {unit(device)} (text tower {timed.clip:.2f}, the rest "
         f"{timed.whole - timed.clip:.2f}); {512 * ITERATIONS * (1 + BEAMS * (count - 1)):,} texts "
         f"asked, {counts.distinct:,} distinct, {counts.positions:,} positions computed"
     )
@@ -225,10 +218,10 @@ def main() -> None:
         language, clip, tokenizer, language.words.piece, target, factors, part=given.part
     )
     if given.size == "small" and given.part == 1:
-        same = write(prompt, reference, end, count)
+        same = write(start, reference, end, count)
         assert same == found, "the two ways wrote different ids"
         theirs = sum(reference.seconds.values())
-        print(f"ZeroCap's way: {theirs:.2f} CPU s, measured to the end; ids equal")
+        print(f"ZeroCap's way: {theirs:.2f} {unit(device)}, measured to the end; ids equal")
     else:
         theirs = extrapolated(reference, prompt, found, scorer, count)
     print(f"ratio: {theirs / timed.whole:.1f}x")
@@ -242,7 +235,7 @@ def extrapolated(
     scorer: PrefixTextScorer,
     count: int,
 ) -> float:
-    """CPU seconds of a caption in ZeroCap's way, from one inner iteration of steps 0 and 1."""
+    """Seconds of a caption in ZeroCap's way, from one inner iteration of steps 0 and 1."""
     step1 = [[*prompt, row[len(prompt)]] for row in found]
     zero, one = first_iterations(reference, prompt, step1)
     tokens, cosines = reference.rounds[0]

@@ -1,10 +1,11 @@
 """What captions cost with the shipped kit: one picture, and a folder against one by one.
 
 scripts/bench caption_kit [--count 100] [--batch 16] [--threads N] [--scorer S] [--language L]
+    [--device cpu|cuda|mps]
 
-Seconds are of the wall and of the CPU, after loading; pictures one by one are given to the same
-loaded models in calls of their own, and, loading included, to commands of their own.  Prints a
-note where the kit's weights are not there.
+Seconds are of the wall and of the CPU (on a GPU, of the wall alone), after loading; pictures one
+by one are given to the same loaded models in calls of their own, and, loading included, to commands
+of their own.  Prints a note where the kit's weights are not there.
 """
 
 from __future__ import annotations
@@ -17,49 +18,55 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
+import torch
+from _machine import ROOT, arguments, clock, headline, on_cpu, unit
 
-import torch  # noqa: E402
-
-from guided.errors import MissingWeights  # noqa: E402
-from guided.portraits import draw, sample  # noqa: E402
-from guided.tasks._caption_kit import CaptionKit  # noqa: E402
-from guided.tasks.base import Workbench  # noqa: E402
-from guided.tasks.caption import Options  # noqa: E402
-from guided.zoo.kits import load_kit  # noqa: E402
+from guided.core.device import Device
+from guided.errors import MissingWeights
+from guided.portraits import draw, sample
+from guided.tasks._caption_kit import CaptionKit
+from guided.tasks.base import Workbench
+from guided.tasks.caption import Options
+from guided.zoo.kits import load_kit
 
 FIRST_SEED = 4_000_000
 
 
 def write(kit: CaptionKit, targets: torch.Tensor) -> tuple[list[str], float, float]:
-    """The best captions, wall seconds and CPU seconds."""
-    wall, cpu = time.perf_counter(), time.process_time()
+    """The best captions, seconds on the wall and those of the clock."""
+    begun, wall = clock(kit.bench.device), time.perf_counter()
     steps = kit.narrator.write(targets, kit.manner, kit.objective)
     while True:
         try:
             next(steps)
         except StopIteration as end:
             texts = [several[0].text for several in end.value]
-            return texts, time.perf_counter() - wall, time.process_time() - cpu
+            spent = clock(kit.bench.device) - begun
+            return texts, time.perf_counter() - wall, spent
 
 
-def command(options: Options, count: int = 3) -> float:
-    """CPU seconds of ``guided caption`` for one picture, imports and loading included."""
+def childrens_clock(device: Device) -> float:
+    """CPU seconds of all commands that have ended; on a GPU, seconds on the wall."""
+    if not on_cpu(device):
+        return time.perf_counter()
+    spent = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return spent.ru_utime + spent.ru_stime
+
+
+def command(options: Options, device: Device, count: int = 3) -> float:
+    """Seconds of ``guided caption`` for one picture, imports and loading included."""
     with tempfile.TemporaryDirectory() as room:
         file = Path(room) / "one.png"
         draw(sample(FIRST_SEED, "val"), 128).save(file)
         words = [sys.executable, "-m", "guided", "caption", str(file), "--mode", options.mode,
-                 "--device", "cpu", "--json"]  # fmt: skip
+                 "--device", device.name, "--json"]  # fmt: skip
         for name in ("scorer", "language"):
             if given := getattr(options, name):
                 words += [f"--{name}", given]
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        before = childrens_clock(device)
         for _ in range(count):
             subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return spent / count
+        return (childrens_clock(device) - before) / count
 
 
 def main() -> None:
@@ -70,16 +77,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=0)
     parser.add_argument("--scorer", default="")
     parser.add_argument("--language", default="")
-    given = parser.parse_args()
+    given, device = arguments(parser)
     if given.threads:
         torch.set_num_threads(given.threads)
+    print(headline(device))
+    seconds = unit(device)
     people = [sample(FIRST_SEED + place, "val") for place in range(given.count)]
+    bench = Workbench(kit=load_kit("portraits"), device_name=device.name)
     for mode in ("optimise", "fuse"):
         options = Options(
             images=[Path("x")], mode=mode, scorer=given.scorer, language=given.language
         )
         try:
-            kit = CaptionKit.open(options, Workbench(kit=load_kit("portraits"), device_name="cpu"))
+            kit = CaptionKit.open(options, bench)
         except MissingWeights as error:
             print(f"caption_kit: {error}")
             return
@@ -93,12 +103,14 @@ def main() -> None:
         each = sum(row[2] for row in folder) / given.count
         print(
             f"{mode}: {torch.get_num_threads()} threads, {kit.manner.beams} beams; alone median "
-            f"{sorted(walls)[len(walls) // 2]:.2f} s wall, {sum(cpus) / len(cpus):.2f} CPU s; "
-            f"in batches of {given.batch} {each:.2f} CPU s each "
+            f"{sorted(walls)[len(walls) // 2]:.2f} s wall, {sum(cpus) / len(cpus):.2f} {seconds}; "
+            f"in batches of {given.batch} {each:.2f} {seconds} each "
             f"({sum(cpus) / len(cpus) / each:.1f}x cheaper); {same} of {given.count} texts equal"
         )
-        whole = command(options)
-        print(f"    as a command of its own {whole:.2f} CPU s ({whole / each:.1f}x)", flush=True)
+        whole = command(options, device)
+        print(
+            f"    as a command of its own {whole:.2f} {seconds} ({whole / each:.1f}x)", flush=True
+        )
 
 
 if __name__ == "__main__":

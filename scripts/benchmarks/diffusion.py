@@ -3,7 +3,7 @@
 The shipped kit is timed where it is installed; until then, random weights in the shapes of its
 training recipes.  A run goes from words to decoded pictures.  Seconds are CPU time of this process
 on one thread, the least of some rounds in which all ways take turns, so that other work on the
-machine counts little (on a GPU: seconds on the clock).  Memory is what tensors take at most beyond
+machine counts little (on a GPU: seconds on the wall).  Memory is what tensors take at most beyond
 those that were there before.  ``community`` is the public way: a third pass, the full decoder,
 cutouts, and the gradient back through all of it, through the same weights as diffusers runs them.
 ``--flops`` counts a step of Stable Diffusion 1.5 at 512 px instead.  ``--json`` prints one object.
@@ -14,24 +14,19 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import platform
-import subprocess
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
-sys.path.insert(0, str(Path(__file__).parent))
 import _diffusion_flops as operations
 import _diffusion_reference as reference
+import torch
 from _diffusion_kit import Kit, kit
+from _machine import about, arguments, clock, tensors_peak
+from torch import Tensor
 
-from guided.core.device import Device
 from guided.core.objective import Objective
 from guided.core.seeds import Seeds
 from guided.guidance.denoise import Guidance, denoise
@@ -106,35 +101,6 @@ class Ways:
             return self.plain.picture(latents, "vae")
 
 
-def clock(device: Device) -> float:
-    """CPU seconds of this process; on a GPU seconds on the clock, once it is done."""
-    if device.torch.type != "cuda":
-        return time.process_time()
-    torch.cuda.synchronize(device.torch)
-    return time.perf_counter()
-
-
-def mebibytes(work: Callable[[], Tensor], device: Device) -> float:
-    """What tensors take at most during a call, beyond those that were there before."""
-    if device.torch.type == "cuda":
-        torch.cuda.synchronize(device.torch)
-        torch.cuda.reset_peak_memory_stats(device.torch)
-        before = torch.cuda.memory_allocated(device.torch)
-        work()
-        torch.cuda.synchronize(device.torch)
-        return (torch.cuda.max_memory_allocated(device.torch) - before) / 2**20
-    from torch.profiler import ProfilerActivity, profile
-
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        work()
-    events = [e for e in seen.profiler.kineto_results.events() if e.name() == "[memory]"]
-    now = most = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        most = max(most, now)
-    return most / 2**20
-
-
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Without notes that diffusers writes about names of its own."""
@@ -157,7 +123,7 @@ def measured(
         work[name] = lambda path=path: ways.ours(path)
     for each in work.values():
         each()  # packs weights and fills caches
-    memory = {name: mebibytes(each, device) for name, each in work.items()}
+    memory = {name: tensors_peak(each, device) for name, each in work.items()}
     best = dict.fromkeys(work, float("inf"))
     for _ in range(repeats):
         for name, each in work.items():
@@ -176,26 +142,9 @@ def measured(
     }
 
 
-def commit() -> str:
-    """The commit of this copy, "+" where files were changed since."""
-    place = Path(__file__).resolve().parents[2]
-    found = []
-    for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain"]):
-        told = subprocess.run(["git", *words], cwd=place, capture_output=True, text=True)
-        found.append(told.stdout.strip())
-    return (found[0] or "unknown") + ("+" if found[1] else "")
-
-
-def machine(device: Device) -> str:
-    """What this ran on."""
-    if device.torch.type == "cuda":
-        return torch.cuda.get_device_name(device.torch)
-    return f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}, one thread"
-
-
 def shown(answer: dict[str, Any]) -> None:
     """The table, on stderr."""
-    for key in ("machine", "commit", "precision", "trained", "default"):
+    for key in ("machine", "device", "commit", "precision", "trained", "default"):
         print(f"{key}: {answer[key]}", file=sys.stderr)
     for batch, table in answer["batch"].items():
         for name, row in table.items():
@@ -214,9 +163,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--every", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
-    asked = parser.parse_args()
+    asked, device = arguments(parser)
     if asked.flops:
         table = operations.flops()
         for name, value in table["tera"].items():
@@ -226,16 +174,15 @@ def main() -> None:
         print(json.dumps(table)) if asked.json else None
         return
     torch.set_num_threads(1)
-    device = Device.pick(asked.device, asked.precision)
     with quietly():
-        parts = kit(device)
+        parts = kit(replace(device, precision=asked.precision))
         found = {
             str(batch): measured(parts, asked.steps, batch, asked.repeats, asked.every)
             for batch in asked.batch
         }
     answer = {
-        "machine": machine(device), "commit": commit(), "precision": asked.precision,
-        "steps": asked.steps, "trained": parts.trained, "default": default_path(), "batch": found,
+        **about(device), "precision": asked.precision, "steps": asked.steps,
+        "trained": parts.trained, "default": default_path(), "batch": found,
     }  # fmt: skip
     shown(answer)
     print(json.dumps(answer)) if asked.json else None

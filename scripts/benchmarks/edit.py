@@ -2,6 +2,7 @@
 
 A full-width random StyleGAN2 and ViT-B/32, float32, one thread.  Prints a table and, with --json,
 one object.  Equality of the pictures is asserted, so a ratio never compares different things.
+Seconds are CPU seconds of this process; on a GPU (--device cuda), seconds on the wall.
 """
 
 from __future__ import annotations
@@ -11,19 +12,18 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
+from typing import get_args
 
+import _stylegan2_reference as reference
 import torch
 import torch.nn.functional as F
+from _machine import about, arguments, headline, on_cpu, process_peak, timed
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-import _stylegan2_reference as reference
-
 from guided.core.boxes import box_resize
-from guided.core.device import Device
+from guided.core.device import Device, Precision
 from guided.core.objective import Draft, Objective, Scene
 from guided.core.seeds import Seeds
 from guided.generators.stylegan2 import StyleGan2
@@ -51,16 +51,16 @@ class RandomClip:
 
     name, width, scale = "random ViT-B/32", 512, 100.0
 
-    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, device: Device) -> None:
         import open_clip
 
         logging.disable(logging.WARNING)
         torch.manual_seed(1)
         model = open_clip.create_model("ViT-B-32")
-        self.visual: nn.Module = model.visual.to(dtype).eval().requires_grad_(False)
+        self.visual: nn.Module = device.settle(model.visual)
         self.preprocess = _Bare()
-        self.dtype = dtype
-        self.target = F.normalize(torch.randn(1, 512), dim=1)
+        self.dtype = device.dtype
+        self.target = F.normalize(torch.randn(1, 512), dim=1).to(device.torch)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors of pictures that are already prepared."""
@@ -75,14 +75,9 @@ class _Bare:
     size, mean, std = (224, 224), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
 
-def clocked(what: Callable[[], object], repeats: int) -> float:
-    """The least CPU seconds of several runs, so that a busy machine counts little."""
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        what()
-        best = min(best, time.process_time() - start)
-    return best
+def generator_of(size: int, device: Device) -> StyleGan2:
+    """That net as a generator on a device, its values kept beyond [0, 1]."""
+    return StyleGan2(full_width(size), average=torch.zeros(512), device=device, overshoot="keep")
 
 
 def our_step(
@@ -121,21 +116,26 @@ def their_step(
     return step
 
 
-def whole_step(size: int, repeats: int) -> dict[str, float]:
+def gap(pictures: Tensor, others: Tensor, device: Device) -> float:
+    """The largest difference of pictures that must be equal up to rounding.
+
+    A GPU is allowed ten times as much: it orders its sums by itself.
+    """
+    off = float((pictures - others).abs().max())
+    assert off <= (1e-5 if on_cpu(device) else 1e-4), f"pictures differ by {off}"
+    return off
+
+
+def whole_step(size: int, device: Device, repeats: int) -> dict[str, float]:
     """One step at a size, both ways, with the differences of picture and gradient."""
-    net, scorer = full_width(size), RandomClip()
-    generator = StyleGan2(net, average=torch.zeros(512), overshoot="keep")
+    generator, scorer = generator_of(size, device), RandomClip(device)
     w = generator.start(Seeds.of(0), truncation=1.0)["w"]
-    ours = our_step(generator, scorer, w)
-    picture, gradient = ours()
-    fast = clocked(ours, repeats)
-    net.requires_grad_(True)
+    fast, (picture, gradient) = timed(our_step(generator, scorer, w), device, repeats)
+    generator.net.requires_grad_(True)
     scorer.visual.requires_grad_(True)
-    theirs = their_step(net, scorer, w)
-    other, other_gradient = theirs()
-    slow = clocked(theirs, repeats)
-    off = float((picture - other).abs().max())
-    assert off <= 1e-5, f"pictures differ by {off}"
+    theirs = their_step(generator.net, scorer, w)
+    slow, (other, other_gradient) = timed(theirs, device, repeats)
+    off = gap(picture, other, device)
     return {
         "size": size,
         "reference_seconds": slow,
@@ -146,9 +146,10 @@ def whole_step(size: int, repeats: int) -> dict[str, float]:
     }
 
 
-def resizing(size: int, repeats: int) -> dict[str, float]:
+def resizing(size: int, device: Device, repeats: int) -> dict[str, float]:
     """Forward and backward of the resize alone, three channels; peak memory in own processes."""
     image = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    image = device.move(image)
 
     def both_ways(resize: Callable[[Tensor], Tensor]) -> Callable[[], Tensor]:
         def run() -> Tensor:
@@ -160,47 +161,45 @@ def resizing(size: int, repeats: int) -> dict[str, float]:
         return run
 
     ours, theirs = both_ways(lambda x: box_resize(x, 224)), both_ways(reference.resize)
-    off = float((ours() - theirs()).abs().max())
-    assert off <= 1e-5, f"resizes differ by {off}"
-    fast, slow = clocked(ours, 5 * repeats), clocked(theirs, repeats)
+    fast, small = timed(ours, device, 5 * repeats)
+    slow, other = timed(theirs, device, repeats)
+    off = gap(small, other, device)
     return {
         "size": size,
         "ratio": slow / fast,
         "reference_ms": 1e3 * slow,
         "ours_ms": 1e3 * fast,
         "difference": off,
-        "reference_peak_mib": peak(f"resize:reference:{size}"),
-        "ours_peak_mib": peak(f"resize:ours:{size}"),
+        "reference_peak_mib": peak(f"resize:reference:{size}", device),
+        "ours_peak_mib": peak(f"resize:ours:{size}", device),
     }
 
 
-def batching(size: int, rows: int, repeats: int) -> dict[str, float]:
+def batching(size: int, rows: int, device: Device, repeats: int) -> dict[str, float]:
     """One step of ``rows`` edits together, per edit, beside one alone; equal gradients."""
-    generator = StyleGan2(full_width(size), average=torch.zeros(512), overshoot="keep")
-    scorer = RandomClip()
+    generator, scorer = generator_of(size, device), RandomClip(device)
     w = generator.start(Seeds.of(0, rows), truncation=1.0)["w"]
-    together, alone = our_step(generator, scorer, w), our_step(generator, scorer, w[:1])
-    off = float((together()[1][:1] - alone()[1]).norm() / alone()[1].norm())
+    one, (_, alone) = timed(our_step(generator, scorer, w[:1]), device, repeats)
+    many, (_, together) = timed(our_step(generator, scorer, w), device, repeats)
+    off = float((together[:1] - alone).norm() / alone.norm())
     assert off <= 1e-3, f"gradients differ by {off}"
-    one, many = clocked(alone, repeats), clocked(together, repeats)
     return {
         "size": size, "rows": rows, "single_seconds": one, "batched_seconds_each": many / rows,
         "ratio": one * rows / many, "gradient_difference": off,
     }  # fmt: skip
 
 
-def preview(size: int, repeats: int) -> dict[str, float]:
+def preview(size: int, device: Device, repeats: int) -> dict[str, float]:
     """The step in pure bf16 beside float32: a quick look, not the same numbers."""
     seconds = {}
     pictures = {}
-    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
-        device = Device("cpu", "bf16" if precision == "bf16" else "fp32")
-        net = full_width(size)
-        generator = StyleGan2(net, average=torch.zeros(512), device=device, overshoot="keep")
-        w = torch.randn(1, net.shape.rows, 512, generator=torch.Generator().manual_seed(2)) * 0.5
-        step = our_step(generator, RandomClip(dtype), w)
-        pictures[precision] = step()[0]
-        seconds[precision] = clocked(step, repeats)
+    for precision in get_args(Precision):
+        place = replace(device, precision=precision)
+        generator = generator_of(size, place)
+        shape = (1, generator.net.shape.rows, 512)
+        w = 0.5 * torch.randn(shape, generator=torch.Generator().manual_seed(2))
+        step = our_step(generator, RandomClip(place), w.to(device.torch))
+        seconds[precision], (pictures[precision], _) = timed(step, device, repeats)
     off = float((pictures["fp32"] - pictures["bf16"]).abs().mean())
     return {
         "size": size, "ratio": seconds["fp32"] / seconds["bf16"], "bf16_seconds": seconds["bf16"],
@@ -211,47 +210,29 @@ def preview(size: int, repeats: int) -> dict[str, float]:
 # ------------------------------------------------------------------ memory, in own processes
 
 
-def peak(what: str) -> float:
-    """MiB by which the resident memory of a fresh process grows while it does ``what``."""
-    out = subprocess.run(
-        [sys.executable, __file__, "--measure", what], capture_output=True, text=True, check=True
-    )
+def peak(what: str, device: Device) -> float:
+    """MiB by which the memory of a fresh process grows at most while it does ``what``."""
+    words = [sys.executable, __file__, "--measure", what, "--device", device.name]
+    out = subprocess.run(words, capture_output=True, text=True, check=True)
     return float(out.stdout.split()[-1])
 
 
-def measure(what: str) -> float:
-    """Do one thing in this process and give the growth of its resident memory in MiB."""
+def measure(what: str, device: Device) -> float:
+    """Do one thing in this process and give the growth of its memory in MiB."""
     torch.set_num_threads(1)
     kind, way, size = what.split(":")
     side = int(size)
     if kind == "resize":
-        image = torch.rand(1, 3, side, side, requires_grad=True)
+        image = device.move(torch.rand(1, 3, side, side)).requires_grad_()
         resize = reference.resize if way == "reference" else lambda x: box_resize(x, 224)
-        small = torch.rand(1, 3, 32, 32, requires_grad=True)
+        small = device.move(torch.rand(1, 3, 32, 32)).requires_grad_()
         torch.autograd.grad(resize(small).square().sum(), small)  # loads what torch loads once
-        before = new_peak()
-        torch.autograd.grad(resize(image).square().sum(), image)
-    else:
-        generator = StyleGan2(full_width(side), average=torch.zeros(512), overshoot="keep")
-        scorer = RandomClip()
-        step = our_step(generator, scorer, torch.zeros(1, generator.net.shape.rows, 512))
-        before = new_peak()
-        step()
-    return resident("VmHWM") - before
-
-
-def new_peak() -> float:
-    """Forget the peak so far (Linux) and give the memory in use now, in MiB."""
-    Path("/proc/self/clear_refs").write_text("5")
-    return resident("VmRSS")
-
-
-def resident(entry: str) -> float:
-    """A memory figure of this process in MiB: VmRSS now, VmHWM at its peak (Linux)."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(entry):
-            return int(line.split()[1]) / 1024
-    raise SystemExit("Memory figures need Linux's /proc/self/status.")
+        return process_peak(
+            lambda: torch.autograd.grad(resize(image).square().sum(), image), device
+        )
+    generator, scorer = generator_of(side, device), RandomClip(device)
+    w = torch.zeros(1, generator.net.shape.rows, 512, device=device.torch)
+    return process_peak(our_step(generator, scorer, w), device)
 
 
 def main() -> None:
@@ -261,19 +242,22 @@ def main() -> None:
     parser.add_argument("--parts", default="resize,step,batch,preview,memory")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--measure", default="")
-    given = parser.parse_args()
+    given, device = arguments(parser)
+    torch.backends.cudnn.allow_tf32 = False  # or float32 convolutions are none on a GPU
     if given.measure:
-        print(measure(given.measure))
+        print(measure(given.measure, device))
         return
     torch.set_num_threads(1)
     parts: dict[str, Callable[[], object]] = {
-        "resize": lambda: [resizing(size, given.repeats) for size in (256, 512, 1024)],
-        "step": lambda: whole_step(256, given.repeats),
-        "batch": lambda: batching(128, 8, given.repeats),
-        "preview": lambda: preview(256, given.repeats),
-        "memory": lambda: {"size": 1024, "step_peak_mib": peak("step:ours:1024")},
+        "resize": lambda: [resizing(size, device, given.repeats) for size in (256, 512, 1024)],
+        "step": lambda: whole_step(256, device, given.repeats),
+        "batch": lambda: batching(128, 8, device, given.repeats),
+        "preview": lambda: preview(256, device, given.repeats),
+        "memory": lambda: {"size": 1024, "step_peak_mib": peak("step:ours:1024", device)},
     }
-    found = {}
+    if not given.json:
+        print(headline(device))
+    found: dict[str, object] = dict(about(device))
     for name in given.parts.split(","):
         found[name] = parts[name]()
         if not given.json:

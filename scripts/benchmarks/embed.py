@@ -1,12 +1,12 @@
 """Embedding speed of a full-size random ViT-B-32 against the plain open_clip loop, in one run.
 
-    python scripts/benchmarks/embed.py [--images N] [--rounds N] [--threads 1] [--device cpu|cuda]
+    scripts/bench embed [--images N] [--rounds N] [--threads 1] [--device cpu|cuda|mps]
 
 Pictures: JPEGs of 640 x 427; the plain way opens each with Pillow, runs open_clip's transform and
 encodes it alone in float32.  All ways take turns, and the ratios are medians over the rounds.
 Texts: 14 tokens; the plain way encodes all 77 places.  On the CPU the figures are processor
 seconds of this process, so that other work on the machine does not count; on a GPU they are
-seconds of the clock.
+seconds on the wall, and int8, which is for CPUs, is left out.
 """
 
 from __future__ import annotations
@@ -15,17 +15,18 @@ import argparse
 import copy
 import json
 import logging
-import platform
 import statistics
+import sys
 import tempfile
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from _machine import about, arguments, on_cpu, once, timed
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
@@ -58,28 +59,11 @@ def photos(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def once(work: Callable[[], Any], device: str) -> tuple[float, Any]:
-    """The time of one run in seconds, and its result."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    start = clock()
-    result = work()
-    if device != "cpu":
-        torch.cuda.synchronize()
-    return clock() - start, result
-
-
-def timed(work: Callable[[], Any], device: str, repeats: int = 3) -> tuple[float, Any]:
-    """The least time of some runs after a first one, in seconds, and the last result."""
-    work()
-    runs = [once(work, device) for _ in range(repeats)]
-    return min(seconds for seconds, _ in runs), runs[-1][1]
-
-
-def peak(dtype: torch.dtype, device: torch.device) -> float:
+def peak(dtype: torch.dtype, device: Device) -> float:
     """Billions of operations a second of the model's own kind of matrix product."""
     a, b = torch.randn(1600, 768), torch.randn(3072, 768)
-    a, b = a.to(device, dtype), b.to(device, dtype)
-    seconds, _ = timed(lambda: functional.linear(a, b), device.type)
+    a, b = a.to(device.torch, dtype), b.to(device.torch, dtype)
+    seconds, _ = timed(lambda: functional.linear(a, b), device)
     return 2 * 1600 * 768 * 3072 / seconds / 1e9
 
 
@@ -87,22 +71,22 @@ def peak_int8() -> float:
     """The same of the 8-bit product that the int8 tower uses."""
     layer = Int8(Affine(torch.randn(3072, 768), torch.randn(3072)), 1600)
     levels = torch.randint(0, 256, (1600, 768), dtype=torch.uint8)
-    seconds, _ = timed(lambda: layer(levels), "cpu")
+    seconds, _ = timed(lambda: layer(levels), Device())
     return 2 * 1600 * 768 * 3072 / seconds / 1e9
 
 
 def pictures(
-    plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: str, rounds: int
+    plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: Device, rounds: int
 ) -> dict:
     """Milliseconds a picture, the ratio to the plain loop, and the least cosine to it.
 
     The ways take turns; milliseconds and ratios are medians over the rounds.
     """
-    model, transform, place = plain
-    threads, batch = (0, 32) if device == "cpu" else (12, 256)
+    model, transform = plain
+    threads, batch = (0, 32) if on_cpu(device) else (12, 256)
 
     def loop() -> Tensor:
-        rows = [model.encode_image(transform(Image.open(f))[None].to(place)) for f in files]
+        rows = [model.encode_image(transform(Image.open(f))[None].to(device.torch)) for f in files]
         return functional.normalize(torch.cat(rows), dim=1)
 
     def ours(scorer: ClipScorer) -> Tensor:
@@ -131,12 +115,12 @@ def pictures(
 
 
 def breakdown(
-    plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: str
+    plain: Any, scorers: dict[str, ClipScorer], files: list[Path], device: Device
 ) -> dict[str, dict[str, float]]:
     """Where the milliseconds a picture go: reading, preparing, and the tower of each way."""
-    model, transform, place = plain
+    model, transform = plain
     opened = [Image.open(f).convert("RGB") for f in files]
-    inputs = torch.stack([transform(image) for image in opened]).to(place)
+    inputs = torch.stack([transform(image) for image in opened]).to(device.torch)
     prepare = next(iter(scorers.values())).preprocess
     pixels = torch.stack([prepare.pixels(f) for f in files])
 
@@ -159,18 +143,20 @@ def breakdown(
     }
 
 
-def texts(plain: Any, scorers: dict[str, ClipScorer], device: str) -> dict:
+def texts(plain: Any, scorers: dict[str, ClipScorer], device: Device) -> dict:
     """Milliseconds a text, the ratio to the plain way, and the largest difference from it."""
-    model, tokenizer, place = plain
+    model, tokenizer = plain
     prompts = [
         f"a photo of two {a} {b} on the green summer grass today" for a in FIRST for b in SECOND
     ]
-    ids = tokenizer(prompts).to(place)
+    ids = tokenizer(prompts).to(device.torch)
     found: dict[str, Any] = {"tokens": int((ids != 0).sum(1).max())}
     whole, expected = timed(lambda: model.encode_text(ids, normalize=True), device)
-    alone, _ = timed(
-        lambda: [model.encode_text(tokenizer([p]).to(place)) for p in prompts], device, repeats=1
-    )
+
+    def loop() -> list[Tensor]:
+        return [model.encode_text(tokenizer([p]).to(device.torch)) for p in prompts]
+
+    alone, _ = timed(loop, device, repeats=1)
     found["plain_batch_ms"] = round(whole / len(prompts) * 1e3, 2)
     found["plain_loop_ms"] = round(alone / len(prompts) * 1e3, 2)
     for name, scorer in scorers.items():
@@ -191,42 +177,39 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
+    options, device = arguments(parser)
     logging.disable(logging.WARNING)
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    place = torch.device(options.device)
     model, _, transform = open_clip.create_model_and_transforms("ViT-B-32")
     tokenizer = open_clip.get_tokenizer("ViT-B-32")
     kinds = {"fp32": ("fp32", "same"), "bf16": ("bf16", "bf16")}
-    if place.type == "cpu":
+    if on_cpu(device):
         kinds["int8"] = ("fp32", "int8")
+    else:
+        print(f"embed: int8 is for CPUs and left out on {device.name}", file=sys.stderr)
     scorers = {
         name: ClipScorer(
             copy.deepcopy(model), tokenizer, name=name, fingerprint=str,
-            device=Device(options.device, precision), bulk=bulk,
+            device=replace(device, precision=precision), bulk=bulk,
         )
         for name, (precision, bulk) in kinds.items()
     }  # fmt: skip
-    model = model.to(place).eval()
+    model = model.to(device.torch).eval()
     with tempfile.TemporaryDirectory() as folder:
         files = photos(Path(folder), options.images)
-        plain = (model, transform, place)
+        plain = (model, transform)
         figures = {
-            "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
+            **about(device),
             "torch": torch.__version__,
             "threads": options.threads,
-            "device": torch.cuda.get_device_name() if place.type == "cuda" else "cpu",
-            "gflops_fp32": round(peak(torch.float32, place)),
-            "gflops_bf16": round(peak(torch.bfloat16, place)),
+            "gflops_fp32": round(peak(torch.float32, device)),
+            "gflops_bf16": round(peak(torch.bfloat16, device)),
             "gops_int8": round(peak_int8()) if "int8" in scorers else None,
-            "pictures": pictures(plain, scorers, files, place.type, options.rounds),
-            "breakdown_ms": breakdown(plain, scorers, files, place.type),
+            "pictures": pictures(plain, scorers, files, device, options.rounds),
+            "breakdown_ms": breakdown(plain, scorers, files, device),
             "texts": texts(
-                (model, tokenizer, place),
-                {name: scorers[name] for name in ("fp32", "bf16")},
-                place.type,
+                (model, tokenizer), {name: scorers[name] for name in ("fp32", "bf16")}, device
             ),
         }
     print(json.dumps(figures, indent=1))

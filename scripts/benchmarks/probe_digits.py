@@ -1,9 +1,9 @@
 """A linear probe on scikit-learn's digits: a scorer's features beside plain pixels.
 
-    python scripts/benchmarks/probe_digits.py [--scorer NAME] [--seed N]
+    scripts/bench probe_digits [--scorer NAME] [--seed N] [--device cpu|cuda|mps]
 
 Both get the same rows, the same sweep and the same test; NAME is any scorer (by default the
-shipped one).
+shipped one).  The pictures are embedded on the device; probes are fitted in float64 on the CPU.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import argparse
 import json
 
 import torch
+from _machine import about, arguments
 from sklearn.datasets import load_digits
 from torch import Tensor
 
@@ -43,14 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scorer", default="clip")
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options, device = arguments(parser)
     images, labels = load_digits(return_X_y=True)
     truth, pixels = torch.tensor(labels), torch.tensor(images / 16).float()
-    scorer = load_clip(options.scorer)
+    scorer = load_clip(options.scorer, device)
     pictures = 1 - pixels.view(-1, 1, 8, 8).expand(-1, 3, 8, 8)
     with torch.no_grad():
-        features = torch.cat([scorer.embed_images(part) for part in pictures.split(64)])
+        features = torch.cat([scorer.embed_images(part).cpu() for part in pictures.split(64)])
     found = {
+        **about(device),
         "rows": len(truth),
         "pixels": measure(pixels, truth, options.seed),
         options.scorer: measure(features, truth, options.seed),

@@ -1,30 +1,28 @@
 """How fast the text-to-image GAN draws and trains, beside the common way: ratios from one run.
 
 scripts/bench text_gan [--size 128] [--batch 16] [--repeats 3] [--scaling] [--json]
+    [--device cpu|cuda|mps]
 
 Both ways have about the same number of parameters and random weights, one thread.  A training step
 of ours is 15 plain ones and one with the gradient penalty, weighted; data loading and the CLIP term
-are in neither.  --scaling adds tables over batch and size.
+are in neither.  --scaling adds tables over batch and size.  Times are CPU time of this process; on
+a GPU, time on the wall.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
+import _text_gan_reference as reference
 import torch
+from _machine import about, arguments, headline, on_cpu, timed, unit
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-import _text_gan_reference as reference
-
-from guided.core.device import Device
+from guided.core.device import Device, Precision
 from guided.nets.text_gan import TextGanShape, TextGenerator
 from guided.training.text_gan import TextGanSettings
 from guided.training.text_gan_players import Players, Turn, critic_loss
@@ -34,46 +32,38 @@ WIDTHS = (136, 136, 104, 64, 32, 16)
 CRITIC = (16, 32, 64, 96, 144, 160)
 
 
-def clocked(what: Callable[[], object], repeats: int) -> float:
-    """The least CPU seconds of several runs, so that a busy machine counts little."""
-    what()
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.process_time()
-        what()
-        best = min(best, time.process_time() - start)
-    return best
-
-
 def count(module: nn.Module) -> int:
     """Parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def ours(size: int) -> Players:
+def ours(size: int, device: Device) -> Players:
     """Our two players at a size."""
     s = TextGanSettings()
     levels = (size // 8).bit_length()
     channels = s.channels[:levels] if levels <= 5 else WIDTHS[:levels]
     critic = (s.critic if levels == 5 else CRITIC)[-levels:]
     torch.manual_seed(0)
-    return Players(TextGanShape(size, TEXT, LATENT, channels), critic, s.features, s.group, 0)
+    shape = TextGanShape(size, TEXT, LATENT, channels)
+    return Players(shape, critic, s.features, s.group, 0).to(device.torch)
 
 
-def theirs(size: int, like: Players) -> tuple[reference.Generator, reference.Discriminator]:
+def theirs(
+    size: int, like: Players, device: Device
+) -> tuple[reference.Generator, reference.Discriminator]:
     """The common way with the widths that come nearest in parameters."""
     torch.manual_seed(0)
 
     def nearest(make: Callable[[int], Any], wanted: int) -> Any:
         made = [make(unit) for unit in range(3, 24)]
-        return min(made, key=lambda net: abs(count(net) - wanted))
+        return min(made, key=lambda net: abs(count(net) - wanted)).to(device.torch)
 
     generator = nearest(lambda u: reference.Generator(size, TEXT, u), count(like.generator))
     critic = nearest(lambda u: reference.Discriminator(size, TEXT, u), count(like.critic))
     return generator, critic
 
 
-def inputs(size: int, batch: int) -> tuple[Tensor, ...]:
+def inputs(size: int, batch: int, device: Device) -> tuple[Tensor, ...]:
     """Real pictures, z, texts, wrong texts and the augmentation's luck."""
     stream = torch.Generator().manual_seed(1)
     real = torch.rand(batch, 3, size, size, generator=stream) * 2 - 1
@@ -81,7 +71,8 @@ def inputs(size: int, batch: int) -> tuple[Tensor, ...]:
         torch.randn(2, batch, TEXT, generator=stream), dim=2
     )
     z = torch.randn(batch, LATENT, generator=stream)
-    return real, z, text, wrong, torch.rand(2 * batch, 8, generator=stream)
+    luck = torch.rand(2 * batch, 8, generator=stream)
+    return tuple(device.move(each) for each in (real, z, text, wrong, luck))
 
 
 def our_step(players: Players, given: tuple[Tensor, ...], penalty: float) -> Callable[[], None]:
@@ -90,10 +81,10 @@ def our_step(players: Players, given: tuple[Tensor, ...], penalty: float) -> Cal
     real = real.contiguous(memory_format=torch.channels_last)
     players.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(players.parameters(), 1e-4, betas=(0.0, 0.99), fused=True)
-    mismatched = torch.ones(len(z))
+    mismatched = torch.ones(len(z), device=z.device)
 
     def step() -> None:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast(z.device.type, torch.bfloat16):
             seen = players(Turn(True, 1.0, penalty), real, z, text, wrong, luck)
             loss = critic_loss(seen, mismatched)
             loss = loss if seen.penalty is None else loss + seen.penalty
@@ -105,40 +96,39 @@ def our_step(players: Players, given: tuple[Tensor, ...], penalty: float) -> Cal
 
 
 @torch.no_grad()
-def sampling(net: nn.Module, z: Tensor, text: Tensor, repeats: int) -> float:
-    """CPU seconds a picture."""
+def sampling(net: nn.Module, z: Tensor, text: Tensor, device: Device, repeats: int) -> float:
+    """Seconds a picture."""
     with torch.inference_mode():
-        return clocked(lambda: net(z, text), repeats) / len(z)
+        return timed(lambda: net(z, text), device, repeats)[0] / len(z)
 
 
-def settled(players: Players, precision: str) -> TextGenerator:
-    """The generator as it is used, in a precision."""
+def settled(players: Players, device: Device) -> TextGenerator:
+    """The generator as it is used, in a device's precision."""
     twin = TextGenerator(players.generator.shape)
     twin.load_state_dict(players.generator.state_dict())
-    place = Device("cpu", "bf16" if precision == "bf16" else "fp32")
-    return place.settle(twin).to(memory_format=torch.channels_last)
+    return device.settle(twin).to(memory_format=torch.channels_last)
 
 
-def compare(size: int, batch: int, repeats: int) -> dict[str, float]:
+def compare(size: int, batch: int, device: Device, repeats: int) -> dict[str, float]:
     """Seconds a picture of both ways, and their ratios."""
-    players = ours(size)
-    generator, critic = theirs(size, players)
-    given = inputs(size, batch)
+    players = ours(size, device)
+    generator, critic = theirs(size, players, device)
+    given = inputs(size, batch, device)
     real, z, text = given[:3]
     found = {
         "parameters_generator": count(players.generator), "parameters_theirs": count(generator),
         "parameters_critic": count(players.critic), "parameters_their_critic": count(critic),
     }  # fmt: skip
     short = z[:, :100]
-    found["their_sample"] = sampling(generator.eval(), short, text, repeats)
-    for precision in ("fp32", "bf16"):
-        kind = torch.bfloat16 if precision == "bf16" else torch.float32
-        net = settled(players, precision)
-        found[f"sample_{precision}"] = sampling(net, z.to(kind), text.to(kind), repeats)
+    found["their_sample"] = sampling(generator.eval(), short, text, device, repeats)
+    for precision in get_args(Precision):
+        place = replace(device, precision=precision)
+        net, noise, words = settled(players, place), place.move(z), place.move(text)
+        found[f"sample_{precision}"] = sampling(net, noise, words, device, repeats)
     their_step = reference.step_of(generator.train(), critic, real, short, text)
-    found["their_step"] = clocked(their_step, repeats) / batch
-    plain = clocked(our_step(players, given, 0.0), repeats) / batch
-    lazy = clocked(our_step(players, given, 16.0), repeats) / batch
+    found["their_step"] = timed(their_step, device, repeats)[0] / batch
+    plain = timed(our_step(players, given, 0.0), device, repeats)[0] / batch
+    lazy = timed(our_step(players, given, 16.0), device, repeats)[0] / batch
     found["step"] = ((LAZY - 1) * plain + lazy) / LAZY
     found["step_with_penalty"] = lazy
     found["sample_ratio_fp32"] = found["their_sample"] / found["sample_fp32"]
@@ -147,16 +137,15 @@ def compare(size: int, batch: int, repeats: int) -> dict[str, float]:
     return found
 
 
-def scaling(repeats: int) -> list[dict[str, float]]:
+def scaling(device: Device, repeats: int) -> list[dict[str, float]]:
     """Milliseconds a picture over batch and size, both ways."""
-    rows = []
+    rows, low = [], replace(device, precision="bf16")
     for size, batch in ((128, 1), (128, 4), (128, 16), (64, 16), (256, 4)):
-        players = ours(size)
-        generator, _ = theirs(size, players)
-        z, text = inputs(size, batch)[1:3]
-        net = settled(players, "bf16")
-        mine = sampling(net, z.bfloat16(), text.bfloat16(), repeats)
-        other = sampling(generator.eval(), z[:, :100], text, repeats)
+        players = ours(size, device)
+        generator, _ = theirs(size, players, device)
+        z, text = inputs(size, batch, device)[1:3]
+        mine = sampling(settled(players, low), low.move(z), low.move(text), device, repeats)
+        other = sampling(generator.eval(), z[:, :100], text, device, repeats)
         rows.append({"size": size, "batch": batch, "ours_ms": 1e3 * mine, "theirs_ms": 1e3 * other})
     return rows
 
@@ -169,15 +158,17 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scaling", action="store_true")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    given, device = arguments(parser)
     torch.set_num_threads(1)
-    found: dict[str, Any] = dict(compare(given.size, given.batch, given.repeats))
+    found: dict[str, Any] = dict(compare(given.size, given.batch, device, given.repeats))
     if given.scaling:
-        found["scaling"] = scaling(given.repeats)
+        found["scaling"] = scaling(device, given.repeats)
     if given.json:
-        print(json.dumps({"text_gan": found}))
+        print(json.dumps({**about(device), "text_gan": found}))
         return
-    print(f"text_gan {given.size} px, batch {given.batch}, CPU ms a picture, one thread")
+    print(headline(device))
+    times = unit(device, "ms") + " a picture" + (", one thread" if on_cpu(device) else "")
+    print(f"text_gan {given.size} px, batch {given.batch}, {times}")
     for name, value in found.items():
         if name == "scaling":
             for row in value:
