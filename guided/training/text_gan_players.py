@@ -144,9 +144,9 @@ def augmented(images: Tensor, luck: Tensor, chance: float = 0.0) -> Tensor:
         return images
     padded = F.pad(images, (reach,) * 4, mode="replicate")
     places = (luck[:, :2] * (2 * reach + 1)).long().tolist()
-    rows = [
-        padded[row, :, top : top + side, left : left + side]
-        for row, (top, left) in enumerate(places)
+    rows = [  # unbound, so that the gradient of a row is not the size of the batch
+        row[:, top : top + side, left : left + side]
+        for row, (top, left) in zip(padded.unbind(), places, strict=True)
     ]
     return torch.stack(rows)
 
