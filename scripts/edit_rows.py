@@ -48,11 +48,8 @@ PUBLISHED: dict[str, Any] = {
     "preprocess": "styleclip",
 }  # fmt: skip
 DIRECTIONS: dict[str, Any] = {
-    "method": "direction",
-    "alpha": 4.1,
-    "beta": 0.15,
-    "template": ["openai"],
-}
+    "method": "direction", "alpha": 4.1, "beta": 0.15, "template": ["openai"],
+}  # fmt: skip
 #: Our methods as `guided edit` runs them; a key here differs from the verb's default.
 OURS: dict[str, dict[str, Any]] = {
     "optimise": {"method": "optimise", "keep_identity": 0.1},
@@ -219,15 +216,19 @@ def _ours(name: str) -> Row:
 
 
 def _auto(method: str, desk: Desk, batch: Batch) -> Work:
-    edit = batch.cases[0].edit
-    prompts = [edit.prompt] * len(batch.cases)
-    options = Options(prompt=prompts[:1], **OURS[method])
-    editor = editor_of(options, desk.models, "w", None)
-    judge = Judgement(desk.models, options.neutral, prompts)
+    options = Options(prompt=[batch.cases[0].edit.prompt], **OURS[method])
+    return _by_editor(desk, batch, options, desk.models, auto=True)
+
+
+def _by_editor(desk: Desk, batch: Batch, options: Any, models: EditModels, *, auto: bool) -> Work:
+    """What an editor proposes, at its own strength or the least that CLIP agrees with."""
+    prompts, editor = [c.edit.prompt for c in batch.cases], editor_of(options, models, "w", None)
+    judge = Judgement(desk.models, options.neutral, prompts) if auto else None
 
     def work() -> Drawn:
         delta = finished(editor.propose(batch.codes, prompts))
-        return drawn_by(desk.models.generator, delta, judge.smallest(delta, STRENGTHS))
+        least = None if judge is None else judge.smallest(delta, STRENGTHS)
+        return drawn_by(desk.models.generator, delta, least)
 
     return work
 
@@ -240,24 +241,20 @@ def _at_auto(method: str) -> Row:
     )  # fmt: skip
 
 
-def _mapper(desk: Desk, batch: Batch) -> Work:
-    slug = batch.cases[0].edit.slug
-    files = [] if desk.mappers is None else sorted(desk.mappers.glob(f"{slug}.*"))
-    wanted = str(files[0]) if files else f"mapper-{slug}"
-    models = EditModels(desk.models.bench, {"mapper": wanted})
-    options = Options(prompt=[batch.cases[0].edit.prompt], method="mapper", mapper=wanted)
-    editor = editor_of(options, models, "w", None)
-    prompts = [case.edit.prompt for case in batch.cases]
-    return lambda: drawn_by(
-        desk.models.generator, finished(editor.propose(batch.codes, prompts))
-    )  # fmt: skip
+def _mapper(desk: Desk, batch: Batch, *, auto: bool = False) -> Work:
+    edit = batch.cases[0].edit
+    files = [] if desk.mappers is None else sorted(desk.mappers.glob(f"{edit.slug}.*"))
+    options = Options(prompt=[edit.prompt], method="mapper", mapper=str(
+        files[0] if files else f"mapper-{edit.slug}"))  # fmt: skip
+    models = EditModels(desk.models.bench, {"mapper": options.mapper})
+    return _by_editor(desk, batch, options, models, auto=auto)
 
 
 def _labels(desk: Desk, batch: Batch) -> Work:
-    generator, edit = desk.models.generator, batch.cases[0].edit
-    if edit.name not in desk.regressed:
-        desk.regressed[edit.name] = baselines.label_direction(generator, edit)
-    return lambda: baselines.along(generator, batch, desk.regressed[edit.name], "labels")
+    generator, edit, known = desk.models.generator, batch.cases[0].edit, desk.regressed
+    if edit.name not in known:
+        known[edit.name] = baselines.label_direction(generator, edit)
+    return lambda: baselines.along(generator, batch, known[edit.name], "labels")
 
 
 # ------------------------------------------------------------------ StyleCLIP, tuned
@@ -394,6 +391,9 @@ ROWS: dict[str, Row] = {
     "refine": _ours("refine"),
     "delta-auto": _at_auto("delta"),
     "refine-auto": _at_auto("refine"),
+    "mapper-auto": Row(
+        "`mapper` with `--strength auto`.", "one-pass", partial(_mapper, auto=True), ("scorer",)
+    ),
 }
 
 

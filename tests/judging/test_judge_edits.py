@@ -31,7 +31,8 @@ SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 SHAPE = StyleGAN2Shape(32, 16, 128, 2, (8, 8, 8, 8))
 ALL = ("no-edit", "oracle", "oracle-generator", "label-direction", "styleclip-optimise",
        "styleclip-direction", "tuned-optimise", "tuned-direction", "optimise", "direction",
-       "mapper", "delta", "refine", "delta-auto", "refine-auto", *METHODS)  # fmt: skip
+       "mapper", "delta", "refine", "delta-auto", "refine-auto", "mapper-auto",
+       *METHODS)  # fmt: skip
 Judged = Callable[..., int]
 
 
