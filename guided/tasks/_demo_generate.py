@@ -86,14 +86,12 @@ def _opened(bench: Workbench) -> Job:
 
 def fulfilled(reader: Reader, pictures: Sequence[Image.Image], prompt: str) -> list[float]:
     """For each picture the share of what a prompt claims that the reader sees in it."""
-    import torch
-
     from guided.core.images import to_tensor
     from guided.judging.caption_parser import read_caption
     from guided.portraits.claims import all_true
 
     claims = read_caption(prompt).claims
-    seen = reader.read(torch.cat([to_tensor(picture) for picture in pictures]))
+    seen = reader.read(to_tensor(pictures))
     return [
         sum(all_true((claim,), each.attributes) for claim in claims) / len(claims) for each in seen
     ]
