@@ -138,7 +138,7 @@ class TextGanObjective(Objective[TextGanBatch]):
             s.size, self.scorer.width, self.scenes.latent, s.channels, s.style, s.hidden, s.finish,
             DEPTH if s.given else 0,
         )  # fmt: skip
-        facts = _FACTS if self._regresses else 0
+        facts = _FACTS if self._regresses and s.facts else 0
         self._built = Players(shape, s.critic, s.features, s.group, facts)
         if s.given:
             install(self._built.generator.given)
@@ -231,7 +231,7 @@ class TextGanObjective(Objective[TextGanBatch]):
             parts["maps"] = feature_distance(self.scorer, seen.made, real)
             total = total + s.maps * parts["maps"]
         bare: Any = self.inside(model)
-        if bare.facts is not None and s.facts:
+        if bare.facts is not None:
             sizes = [len(VALUES[key]) for key in KEYS]
             logits = torch.split(bare.facts(seen.styles).float(), sizes, 1)
             losses = [masked_cross_entropy(x, batch.truth[:, i]) for i, x in enumerate(logits)]

@@ -164,6 +164,8 @@ def test_some_of_the_regression_stays_beside_the_discriminator(bundle: Path) -> 
     assert objective.turn(Share(0, 0, 8)).plays
     players: Any = objective.build()
     assert players.facts is not None
+    unread: Any = objective_of(bundle, kept=0.5, facts=0.0).build()
+    assert unread.facts is None  # a head without a loss would have no gradient
 
 
 def test_turns_follow_the_samples(bundle: Path) -> None:  # noqa: F811
