@@ -25,6 +25,8 @@ from guided.nets.equalised import mapping_network
 
 SLOPE = 0.2
 _HALF = math.sqrt(0.5)
+#: A stencil's cover starts at sigmoid(-3); its masks and ink move this much faster than weights.
+_CLEAR, _MASK_GAIN, _INK_GAIN = -3.0, 30.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,8 @@ class TextGanShape:
 
     ``size`` is the side of its pictures, ``text`` the width of the CLIP it listens to, ``channels``
     the widths of the trunk from 4 px to size / 2, ``finish`` the channels at the full side,
-    ``given`` the layers of a mapping network that z passes first and that is not trained (0: none).
+    ``given`` the layers of a mapping network that z passes first and that is not trained (0: none),
+    ``masks`` the full-size drawings, one of which the style picks (0: none).
 
     Raises:
         CannotDo: a size that the widths do not lead to.
@@ -47,6 +50,7 @@ class TextGanShape:
     hidden: int = 224
     finish: int = 8
     given: int = 0
+    masks: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
@@ -95,6 +99,7 @@ class TextGenerator(nn.Module):
         )
         self.last = nn.Conv2d(widths[-1], 4 * shape.finish, 3, padding=1)
         self.colours = nn.Conv2d(shape.finish, 3, 3, padding=1)
+        self.stencil = Stencil(shape.masks, style, shape.size) if shape.masks else None
 
     def styles(self, z: Tensor, text: Tensor) -> Tensor:
         """What steers the pictures, [B, style], of z and unit features (or zeros)."""
@@ -111,8 +116,8 @@ class TextGenerator(nn.Module):
         for block in self.blocks:
             maps = block(maps, styles)
         maps = F.pixel_shuffle(F.leaky_relu(self.last(maps), SLOPE), 2)
-        picture: Tensor = self.colours(maps.contiguous(memory_format=torch.channels_last))
-        return picture.float()
+        picture: Tensor = self.colours(maps.contiguous(memory_format=torch.channels_last)).float()
+        return picture if self.stencil is None else self.stencil(picture, styles)
 
     def forward(self, z: Tensor, text: Tensor) -> Tensor:
         """Pictures of z and features.
@@ -123,6 +128,36 @@ class TextGenerator(nn.Module):
         rows = expect(z, f"b {self.shape.latent}", "z")["b"]
         expect(text, f"{rows} {self.shape.text}", "text")
         return self.synthesis(self.styles(z, text))
+
+
+class Stencil(nn.Module):
+    """A layer over the picture for what always stands at one place: writing, a frame, a mark.
+
+    FiLM moves channels as a whole, so a trunk that grows from 4 px learns such things last.  The
+    style picks one of ``count`` masks and mixes the ink; the layer is laid over the picture.
+    """
+
+    def __init__(self, count: int, style: int, side: int) -> None:
+        super().__init__()
+        self.pick = nn.Linear(style, count)
+        self.ink = nn.Linear(style, 3)
+        nn.init.zeros_(self.ink.weight)
+        nn.init.ones_(self.ink.bias)
+        self.masks = nn.Parameter(torch.full((count, side, side), _CLEAR / _MASK_GAIN))
+
+    def picked(self, styles: Tensor) -> Tensor:
+        """How much styles [B, style] ask for each mask: logits [B, count]."""
+        logits: Tensor = self.pick(styles)
+        return logits
+
+    def forward(self, picture: Tensor, styles: Tensor) -> Tensor:
+        """The picture [B, 3, side, side] under the layer that styles [B, style] pick."""
+        share = self.picked(styles).float().softmax(1)
+        drawn = share @ (self.masks.flatten(1) * _MASK_GAIN)
+        cover = drawn.float().sigmoid().view(-1, 1, *self.masks.shape[1:])
+        ink = self.ink(F.normalize(styles.float(), dim=1) * _INK_GAIN).float()[:, :, None, None]
+        covered: Tensor = picture + cover * (ink - picture)
+        return covered
 
 
 class FilmBlock(nn.Module):

@@ -49,6 +49,7 @@ from guided.training.truth_losses import masked_cross_entropy
 MONITOR_SEED = 6_100_000
 #: Rows on which the adaptive augmentation's chance takes to go from 0 to 1.
 _ADAPTED = 50_000
+_SIGN = KEYS.index("sign")
 _FACTS = sum(len(VALUES[key]) for key in KEYS)
 
 
@@ -71,6 +72,7 @@ class TextGanSettings(ObjectiveSettings):
     image_share: float = Field(0.25, ge=0, le=1, description="rows told by their picture")
     free_share: float = Field(0.10, ge=0, le=1, description="rows told nothing")
     noise: float = Field(0.1, ge=0, lt=1, description="noise mixed into texts")
+    writing: float = Field(0.0, ge=0, description="weight of picking the word's own mask (0: none)")
     given: bool = Field(False, description="z passes the known mapping of the drawn world first")
     paired: int = Field(0, ge=0, description="samples of regression before the discriminator")
     pixels: float = Field(4.0, ge=0, description="weight of the absolute difference (regression)")
@@ -104,13 +106,13 @@ class TextGanObjective(Objective[TextGanBatch]):
         super().__init__(settings, around)
         self._built: Players | None = None
         self._seen = 0
-        if around.data is not None and (self._regresses or settings.given):
+        if around.data is not None and (self._regresses or settings.given or settings.writing):
             raise CannotDo(
                 "Only the drawn world can be learnt as a regression: nobody knows the z of your "
                 f"pictures; given: paired = {settings.paired}, kept = {settings.kept:g}, "
-                f"given = {settings.given} with --data.",
-                hint="Set settings.paired=0, settings.kept=0 and settings.given=false, as "
-                "recipes/train/text_gan_folder.toml does.",
+                f"writing = {settings.writing:g}, given = {settings.given} with --data.",
+                hint="Set settings.paired=0, settings.kept=0, settings.writing=0 and "
+                "settings.given=false, as recipes/train/text_gan_folder.toml does.",
             )
 
     @property
@@ -136,7 +138,7 @@ class TextGanObjective(Objective[TextGanBatch]):
         s = self.settings
         shape = TextGanShape(
             s.size, self.scorer.width, self.scenes.latent, s.channels, s.style, s.hidden, s.finish,
-            DEPTH if s.given else 0,
+            DEPTH if s.given else 0, len(VALUES["sign"]) if s.writing else 0,
         )  # fmt: skip
         facts = _FACTS if self._regresses and s.facts else 0
         self._built = Players(shape, s.critic, s.features, s.group, facts)
@@ -231,6 +233,9 @@ class TextGanObjective(Objective[TextGanBatch]):
             parts["maps"] = feature_distance(self.scorer, seen.made, real)
             total = total + s.maps * parts["maps"]
         bare: Any = self.inside(model)
+        if s.writing:
+            parts["writing"] = self._writing(bare, seen.styles, batch.truth[:, _SIGN])
+            total = total + s.writing * parts["writing"]
         if bare.facts is not None:
             sizes = [len(VALUES[key]) for key in KEYS]
             logits = torch.split(bare.facts(seen.styles).float(), sizes, 1)
@@ -238,6 +243,10 @@ class TextGanObjective(Objective[TextGanBatch]):
             parts["facts"] = torch.stack(losses).mean()
             total = total + s.facts * parts["facts"]
         return total, parts
+
+    def _writing(self, players: Any, styles: Tensor, written: Tensor) -> Tensor:
+        """How surely styles [n, style] pick the mask of what is written (-1: not seen), []."""
+        return masked_cross_entropy(players.generator.stencil.picked(styles).float(), written)
 
     def _clip_weight(self, seen: int) -> float:
         s = self.settings
@@ -320,9 +329,10 @@ class TextGanObjective(Objective[TextGanBatch]):
         )
 
     def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Put a shipped generator back; its discriminator starts anew."""
+        """Put a shipped generator back; its discriminator, and a stencil it lacks, start anew."""
         players: Any = self.inside(model)
         own = players.generator.state_dict()
+        tensors = {n: t for n, t in own.items() if n.startswith("stencil.")} | dict(tensors)
         wrong = sorted(n for n in own if n in tensors and tensors[n].shape != own[n].shape)
         if wrong or set(own) != set(tensors):
             name = wrong[0] if wrong else sorted(set(own) ^ set(tensors))[0]
@@ -331,7 +341,7 @@ class TextGanObjective(Objective[TextGanBatch]):
                 f"{list(self.settings.channels)}; the file was made for another size or widths "
                 f"({name} differs)"
             )
-        players.generator.load_state_dict(dict(tensors))
+        players.generator.load_state_dict(tensors)
 
     def decays(self, name: str, parameter: nn.Parameter) -> bool:
         """No weight decay: R1 and the average keep both players in bounds."""

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from guided.errors import CannotDo, CorruptWeights, ShapeError
 from guided.nets.text_gan import (
+    Stencil,
     TextDiscriminator,
     TextGanShape,
     TextGenerator,
@@ -33,6 +36,36 @@ def test_pictures_depend_on_z_and_text_but_not_on_the_length_of_z() -> None:
         assert (net(z, text.roll(1, 0)) - made).abs().max() > 1e-4
         assert torch.isfinite(net(z, torch.zeros(3, 24))).all()
         assert torch.allclose(net(z[:1], text[:1]), made[:1], atol=1e-5)
+
+
+def test_a_stencil_lays_the_picked_mask_over_the_picture() -> None:
+    torch.manual_seed(0)
+    stencil = Stencil(3, 4, 8)
+    picture, styles = torch.rand(2, 3, 8, 8) - 0.5, torch.eye(4)[:2]
+    with torch.no_grad():
+        faint = stencil(picture, styles)
+        assert (faint - picture).abs().max() < 0.08  # it starts at nearly nothing
+        stencil.pick.weight.copy_(torch.eye(3, 4) * 50)
+        stencil.pick.bias.zero_()
+        stencil.masks.fill_(-1.0)
+        stencil.masks[0, :4] = 1.0
+        made = stencil(picture, styles)
+    assert torch.allclose(made[0, :, :4], torch.ones(3, 4, 8), atol=1e-5)  # fresh ink is white
+    assert torch.allclose(made[0, :, 4:], picture[0, :, 4:], atol=1e-5)
+    assert torch.allclose(made[1], picture[1], atol=1e-5)
+    picture.requires_grad_(True)
+    stencil(picture, styles).sum().backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in stencil.parameters())
+
+
+def test_a_generator_with_masks_is_saved_and_read() -> None:
+    shape = replace(SHAPE, masks=5)
+    net = TextGenerator(shape)
+    twin = build_text_generator(shape.plain(), net.state_dict())
+    z, text = torch.randn(2, 8), torch.zeros(2, 24)
+    assert torch.equal(net(z, text), twin(z, text))
+    with pytest.raises(CorruptWeights, match="stencil"):
+        build_text_generator(SHAPE.plain(), net.state_dict())
 
 
 def test_other_shapes_are_errors() -> None:

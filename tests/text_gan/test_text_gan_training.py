@@ -12,11 +12,13 @@ import torch
 
 from guided.errors import CannotDo, CorruptWeights, MissingWeights
 from guided.generators.text_gan import load_text_gan, read_config
+from guided.portraits import VALUES
 from guided.scorers.clip import ClipScorer
 from guided.training.latent_mapping import SCALE, trait_columns
 from guided.training.objective import Share, Surroundings
 from guided.training.text_gan import TextGanObjective, TextGanSettings
 from guided.training.text_gan_monitor import kid
+from guided.zoo.packing import load_weights
 from tests.text_gan.tiny_text_gan import write_pictures
 from tests.tiny_clip import bundle, scorer  # noqa: F401
 from tests.training.tiny import run
@@ -209,6 +211,39 @@ def test_the_regression_learns_a_batch_of_the_world(bundle: Path, tmp_path: Path
     objective.close()
     assert "facts" in parts
     assert losses[-1] < 0.7 * losses[0]
+
+
+def test_words_have_masks_and_a_start_without_them_is_taken(
+    trained: tuple[Path, list[Any], Any],
+    data: Path,
+    bundle: Path,  # noqa: F811
+    tmp_path: Path,
+) -> None:
+    start = load_weights(trained[0] / "g" / "model.safetensors")
+    table = TextGanSettings(
+        **settings(f"local-dir:{bundle}", paired=99, pictures=16, maps=0.0, writing=1.0)
+    )
+    objective = TextGanObjective(table, Surroundings(pools=tmp_path))
+    objective.scenes.drawn = 32  # type: ignore[union-attr]
+    objective.scenes.latent = 8  # type: ignore[union-attr,misc]
+    model: Any = objective.build()
+    fresh = model.generator.stencil.masks.clone()
+    objective.restore(model, {name: tensor.float() for name, tensor in start.items()})
+    assert torch.equal(model.generator.stencil.masks, fresh)
+    assert fresh.shape == (len(VALUES["sign"]), 32, 32)
+    styles = torch.randn(6, 12)
+    written = torch.tensor([0, 1, 2, 3, -1, 4])
+    optimiser = torch.optim.Adam(model.generator.stencil.parameters(), 0.05)
+    for _ in range(60):
+        loss = objective._writing(model, styles, written)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    picked = model.generator.stencil.picked(styles).argmax(1)
+    assert torch.equal(picked[written >= 0], written[written >= 0])
+    objective.close()
+    with pytest.raises(CannotDo, match=r"writing = 1.*settings\.writing=0"):
+        TextGanObjective(TextGanSettings(**settings("clip", writing=1.0)), Surroundings(data=data))
 
 
 def test_a_given_mapping_is_not_trained(bundle: Path, data: Path, tmp_path: Path) -> None:  # noqa: F811
