@@ -12,7 +12,7 @@ import math
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ from guided.core.run import Step
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.guidance.denoise import Denoising
 from guided.guidance.denoise_levels import Level
+
+FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True)
@@ -171,11 +173,11 @@ def first_of(steps: int, share: float) -> int:
     return steps - round(share * steps)
 
 
-def drained(steps: Stream[Step[Any], None, Tensor]) -> Tensor:
+def drained(steps: Stream[Step[Any], None, FoundT]) -> FoundT:
     """What a stream of Steps returns."""
     while True:
         try:
             next(steps)
         except StopIteration as end:
-            found: Tensor = end.value
+            found: FoundT = end.value
             return found

@@ -26,7 +26,7 @@ from guided.nets.equalised import mapping_network
 SLOPE = 0.2
 _HALF = math.sqrt(0.5)
 #: A stencil's cover starts at sigmoid(-3); its masks and ink move this much faster than weights.
-_CLEAR, _MASK_GAIN, _INK_GAIN = -3.0, 30.0, 10.0
+_CLEAR, _MASK_GAIN, _INK_GAIN = -3.0, 30.0, 30.0
 
 
 @dataclass(frozen=True)

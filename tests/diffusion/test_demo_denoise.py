@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -55,6 +56,6 @@ def test_variations_of_a_portrait(bench: Workbench) -> None:
 
 @pytest.mark.parametrize("chapter", ["the_diffusion", "the_variations"])
 def test_a_kit_without_a_denoiser_is_told(chapter: str) -> None:
-    play: Callable = getattr(_demo_denoise, chapter)
+    play: Callable[..., Any] = getattr(_demo_denoise, chapter)
     with pytest.raises(MissingWeights, match="names no denoiser"):
         drained(play(Workbench(device_name="cpu"), None))
