@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from guided.cli.options import COMMON_KEYS, common_parameters, given, parameters
 from guided.cli.watch import watch
 from guided.core import toml
+from guided.errors import UsageError
 from guided.recipe import Recipe, task_module
 
 
@@ -18,7 +20,15 @@ def recipe_of(task: str, values: dict[str, Any]) -> Recipe:
 
     Raises:
         RecipeError: values that do not fit the verb.
+        UsageError: a recipe's file where the verb takes other files.
     """
+    for value in values.values():
+        for each in value if isinstance(value, (list, tuple)) else ():
+            if str(each).endswith(".toml") and Path(each).is_file():
+                raise UsageError(
+                    f"{each} is a recipe, not something to {task}.",
+                    hint=f"Run it with: guided run {each}",
+                )
     said = {key: values[key] for key in COMMON_KEYS if values.get(key) is not None}
     data = {"task": task, **said, **given(task_module(task).Options, values)}
     return Recipe.of(toml.overridden(data, values["overrides"]), task)

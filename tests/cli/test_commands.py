@@ -276,3 +276,12 @@ def test_numbers_json_has_no_word_for_become_null(guided_cli: Callable, tmp_path
 
     held = plain({"a": [float("nan"), float("inf"), 1.5], "b": Path("x"), "c": (1,)}, {})
     assert json.dumps(held, allow_nan=False) == '{"a": [null, null, 1.5], "b": "x", "c": [1]}'
+
+
+def test_a_recipe_is_run_and_not_edited(guided_cli: Callable, tmp_path: Path) -> None:
+    recipe = tmp_path / "pink.toml"
+    recipe.write_text('task = "edit"\n', encoding="utf-8")
+    said = guided_cli("edit", recipe)
+    assert said.status == 2
+    assert f"{recipe} is a recipe" in said.err
+    assert f"guided run {recipe}" in said.err

@@ -15,6 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "recipes"
 #: Training recipes are run by the tests of training, which know how to cut them.
 RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.parent.name != "train")
+#: Recipes of seconds, which are held to their conditions here.
+QUICK = ("edit/any_prompt.toml", "edit/direction.toml", "edit/pink_hair.toml")
 #: What a key is cut to, where a recipe asks for more.
 CUTS: dict[str, int] = {"steps": 2, "count": 2, "iterations": 2, "beams": 2, "words": 3, "top": 3}
 
@@ -60,3 +62,12 @@ def test_a_shipped_recipe_runs(path: Path, tmp_path: Path, monkeypatch) -> None:
     assert result.folder == tmp_path / "out"
     assert (tmp_path / "out" / studio.RUN_FILE).is_file()
     assert not result.answer.get("errors")
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_quick_recipe_keeps_its_word(name: str, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(ROOT)
+    recipe = Recipe.load(FOLDER / name)
+    assert recipe.data()["expect"]
+    result = studio.run(recipe.with_(out=str(tmp_path / "out"))).result()
+    assert result.unmet == []
