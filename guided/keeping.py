@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from guided.core import lineage
-from guided.core.files import inside, make_folder, write_bytes, write_text
+from guided.core.files import STEPS_FILE, inside, make_folder, write_bytes, write_text
 from guided.core.run import Picture, Result, Step
 from guided.errors import OutputError
 from guided.recipe import Recipe
@@ -23,7 +23,6 @@ from guided.tasks.base import Workbench
 
 RECIPE_FILE = "recipe.toml"
 RUN_FILE = "run.json"
-STEPS_FILE = "steps.jsonl"
 _PACKAGES = {
     "torch": "torch", "torchvision": "torchvision", "numpy": "numpy", "PIL": "pillow",
     "open_clip": "open_clip_torch", "transformers": "transformers", "diffusers": "diffusers",

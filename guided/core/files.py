@@ -22,6 +22,8 @@ _DEVICES = frozenset(
 )
 #: Characters that change the direction of text, so that a name shows as another one.
 _BIDI = frozenset(map(chr, (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+#: The file of a run's folder that holds its Steps.
+STEPS_FILE = "steps.jsonl"
 #: How the names of pictures end.
 PICTURES = frozenset(
     (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from guided.core.files import PICTURES
+from guided.core.files import PICTURES, STEPS_FILE
 from guided.core.images import center_square, open_image, to_tensor
 from guided.errors import UsageError
 from guided.portraits import KEYS, VALUES
@@ -34,7 +34,9 @@ def captioned_files(folder: Path) -> list[Captioned]:
     """The captioned pictures below a folder, in a fixed order.
 
     A ``*.jsonl`` file has a line for each picture: ``{"file": ..., "captions": [...]}`` (or
-    ``"caption"``); any other picture takes the lines of the text file of the same name.
+    ``"caption"``; or ``"file_name"`` and ``"text"``, as image folders of the datasets library do);
+    any other picture takes the lines of the text file of the same name.  The record of the run
+    that made a folder is none of its captions.
 
     Raises:
         UsageError: no folder, a line that cannot be read, or nothing captioned in it.
@@ -42,7 +44,7 @@ def captioned_files(folder: Path) -> list[Captioned]:
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="Name a folder of your pictures.")
     found: dict[Path, tuple[str, ...]] = {}
-    for table in sorted(folder.rglob("*.jsonl")):
+    for table in sorted(file for file in folder.rglob("*.jsonl") if file.name != STEPS_FILE):
         for number, line in enumerate(table.read_text("utf-8").splitlines(), 1):
             if line.strip():
                 entry = _entry(table, number, line)
@@ -64,8 +66,10 @@ def captioned_files(folder: Path) -> list[Captioned]:
 def _entry(table: Path, number: int, line: str) -> Captioned:
     try:
         entry = json.loads(line)
-        captions = entry.get("captions") or [entry["caption"]]
-        return Captioned(table.parent / str(entry["file"]), tuple(str(c) for c in captions))
+        named = entry["file_name"] if "file_name" in entry else entry["file"]
+        said = entry["text"] if "text" in entry else entry.get("captions") or entry["caption"]
+        captions = [said] if isinstance(said, str) else said
+        return Captioned(table.parent / str(named), tuple(str(c) for c in captions))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(
             f"{table}, line {number}: not a captioned picture ({error}).",

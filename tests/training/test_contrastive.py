@@ -276,6 +276,13 @@ def test_a_users_folder_can_be_trained_on(folder: Path) -> None:
     assert made.monitor(made.build()) == {}
 
 
+def test_other_tables_and_records_of_runs_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "steps.jsonl").write_text('{"index": 1}\n', "utf-8")
+    lines = [{"file_name": "a.png", "text": "one card"}, {"file": "b.png", "captions": ["x", "y"]}]
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)), "utf-8")
+    assert [entry.captions for entry in captioned_files(tmp_path)] == [("one card",), ("x", "y")]
+
+
 def test_folders_without_captions_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no captioned picture"):
         captioned_files(tmp_path)
