@@ -19,7 +19,7 @@ from guided.core.protocols import Scorer
 from guided.judging.generator_figures import kernel_distance
 from guided.judging.reader import Reader, Reading
 from guided.judging.retrieval import Rate, near_misses, rate
-from guided.portraits import KEYS, VALUES, Portrait, draw, sample
+from guided.portraits import KEYS, UNSEEN_WORDS, VALUES, Portrait, draw, sample
 from guided.portraits.captions import Caption, caption, edited_many, of_plan
 from guided.portraits.claims import Claim, all_true
 from guided.portraits.frames import JUDGE, Plan, frame_role
@@ -30,6 +30,8 @@ Make = Callable[[Sequence[str], Sequence[int]], Tensor]
 MISSES = 99
 #: World seeds of the portraits whose captions are judged, of others, and of the sampler.
 CAPTIONS, OTHERS, SAMPLES = 8_400_000, 8_500_000, 8_600_000
+#: What is found of words on shirts that no training shows.
+UNSEEN = "sign_unseen"
 _WORDS = ("none", "a word")
 
 
@@ -71,19 +73,23 @@ def retold(said: Caption, stream: np.random.Generator) -> Caption:
 
 @dataclass(frozen=True)
 class Obedience:
-    """How often what a caption mentions is read in its picture, by attribute and in the mean."""
+    """How often what a caption mentions is read in its picture, by attribute and in the mean.
+
+    Words on shirts that every training is kept from stand apart, as ``UNSEEN``: they count neither
+    in the mean nor for the worst attribute.
+    """
 
     by_key: dict[str, Rate]
 
     @property
     def mean(self) -> float:
         """The mean over attributes."""
-        return float(np.mean([each.value for each in self.by_key.values()]))
+        return float(np.mean([each.value for key, each in self.by_key.items() if key in KEYS]))
 
     @property
     def worst(self) -> tuple[str, float]:
         """The attribute that is obeyed least, and how often."""
-        key = min(self.by_key, key=lambda k: self.by_key[k].value)
+        key = min((k for k in self.by_key if k in KEYS), key=lambda k: self.by_key[k].value)
         return key, self.by_key[key].value
 
 
@@ -96,8 +102,11 @@ def obedience(readings: Sequence[Reading], said: Sequence[Caption]) -> Obedience
     hits: dict[str, list[float]] = {}
     for reading, told in zip(readings, said, strict=True):
         for claim in told.claims:
-            hits.setdefault(claim.key, []).append(reading.attributes[claim.key] in claim.allowed)
-    return Obedience({key: rate(torch.tensor(hits[key]).double()) for key in KEYS if key in hits})
+            unseen = claim.key == "sign" and claim.allowed <= set(UNSEEN_WORDS)
+            name = UNSEEN if unseen else claim.key
+            hits.setdefault(name, []).append(reading.attributes[claim.key] in claim.allowed)
+    order = (key for key in (*KEYS, UNSEEN) if key in hits)
+    return Obedience({key: rate(torch.tensor(hits[key]).double()) for key in order})
 
 
 def left_open(readings: Sequence[Reading], said: Sequence[Caption]) -> dict[str, np.ndarray]:
@@ -200,8 +209,9 @@ def text_image_figures(
     """Every figure of a generator, by name.
 
     ``accuracy`` (mean), ``worst`` and ``accuracy_KEY``: mentioned attributes that are read in the
-    picture; floor: pictures of other captions.  ``open`` and ``open_worst``: total variation of
-    attributes that captions leave open; floor: pictures that are all alike, ceiling: other real
+    picture; floor: pictures of other captions (words on shirts that no training shows are
+    ``accuracy_sign_unseen``, and count in no mean).  ``open`` and ``open_worst``: total variation
+    of attributes that captions leave open; floor: pictures that are all alike, ceiling: other real
     portraits.  ``r_precision``: 1 + 99 captions.  ``kid``: kernel distance of reader features;
     floor: one grey picture.  ``diversity``: difference of pictures of one caption, as a ratio to
     the renderer's.  ``memory``: distance to the nearest training portrait, as a ratio to that of

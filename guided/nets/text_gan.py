@@ -10,7 +10,7 @@ al. 2018 (pixel norm, a statistic of the minibatch); Miyato & Koyama 2018 (proje
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
@@ -27,6 +27,7 @@ SLOPE = 0.2
 _HALF = math.sqrt(0.5)
 #: A stencil's cover starts at sigmoid(-3); its masks and ink move this much faster than weights.
 _CLEAR, _MASK_GAIN, _INK_GAIN = -3.0, 30.0, 30.0
+_NOTHING = -12.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +145,13 @@ class Stencil(nn.Module):
         nn.init.zeros_(self.ink.weight)
         nn.init.ones_(self.ink.bias)
         self.masks = nn.Parameter(torch.full((count, side, side), _CLEAR / _MASK_GAIN))
+
+    @torch.no_grad()
+    def prune(self, least: float = 0.125, empty: Sequence[int] = ()) -> None:
+        """Clear all that covers less than ``least``, and the masks ``empty`` altogether."""
+        faint = (self.masks * _MASK_GAIN).sigmoid() < least
+        faint[list(empty)] = True
+        self.masks[faint] = _NOTHING / _MASK_GAIN
 
     def picked(self, styles: Tensor) -> Tensor:
         """How much styles [B, style] ask for each mask: logits [B, count]."""

@@ -289,6 +289,8 @@ class TextGanObjective(Objective[TextGanBatch]):
         """The generator alone, of the best look, with its configuration."""
         players: Any = self.inside(model)
         best = self._built is not None and self._built.best.put_into(players.generator)
+        if players.generator.stencil is not None:
+            players.generator.stencil.prune(empty=(VALUES["sign"].index("none"),))
         bounds = bounds_of(self.scorer, self._looks)
         found = look_at(players.generator, self.scorer, self._looks)
         metrics = {

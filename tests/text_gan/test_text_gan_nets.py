@@ -58,6 +58,20 @@ def test_a_stencil_lays_the_picked_mask_over_the_picture() -> None:
     assert all(p.grad is not None and bool(p.grad.any()) for p in stencil.parameters())
 
 
+def test_faint_and_empty_masks_are_cleared() -> None:
+    stencil = Stencil(2, 4, 8)
+    with torch.no_grad():
+        stencil.masks[:, 0] = 1.0
+        picture, styles = torch.rand(1, 3, 8, 8) - 0.5, torch.zeros(1, 4)
+        stencil.prune(empty=(0,))
+        stencil.pick.bias.copy_(torch.tensor([50.0, 0.0]))
+        assert torch.allclose(stencil(picture, styles), picture, atol=1e-4)
+        stencil.pick.bias.copy_(torch.tensor([0.0, 50.0]))
+        made = stencil(picture, styles)
+    assert torch.allclose(made[..., 0, :], torch.ones(1, 3, 8), atol=1e-5)
+    assert torch.allclose(made[..., 1:, :], picture[..., 1:, :], atol=1e-4)
+
+
 def test_a_generator_with_masks_is_saved_and_read() -> None:
     shape = replace(SHAPE, masks=5)
     net = TextGenerator(shape)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ from guided.core.images import to_tensor
 from guided.judging.caption_parser import read_caption
 from guided.judging.reader import Reading
 from guided.judging.text_image_figures import (
+    UNSEEN,
     Asked,
     diversity,
     left_open,
@@ -18,7 +21,7 @@ from guided.judging.text_image_figures import (
     spread,
     variation,
 )
-from guided.portraits import KEYS, VALUES, Portrait, draw
+from guided.portraits import KEYS, UNSEEN_WORDS, VALUES, Portrait, draw
 from guided.portraits.claims import all_true
 
 COUNT = 24
@@ -43,6 +46,16 @@ def test_the_truth_obeys_and_others_do_not(asked: Asked) -> None:
     assert wrong.mean < 0.6
     counted = sum(rate.count for rate in right.by_key.values())
     assert counted == sum(len(said.claims) for said in asked.said)
+
+
+def test_words_that_no_training_shows_count_apart() -> None:
+    words = ("LOVE", UNSEEN_WORDS[0])
+    said: list[Any] = [read_caption(f"a person in a shirt with the word {word}") for word in words]
+    same = Reading(dict.fromkeys(KEYS) | {"sign": "LOVE"}, {}, 0.5)
+    found = obedience([same, same], said)
+    assert {key: rate.value for key, rate in found.by_key.items()} == {"sign": 1, UNSEEN: 0}
+    assert found.mean == 1
+    assert found.worst == ("sign", 1)
 
 
 def test_what_is_left_open_is_compared_with_the_world(asked: Asked) -> None:
