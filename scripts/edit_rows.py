@@ -7,7 +7,7 @@ strength.  A row whose models are not here is left out of the table.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,7 @@ sys.path.insert(0, str(ROOT))
 import torch  # noqa: E402
 
 from guided.core.editing import Delta  # noqa: E402
+from guided.core.run import drained  # noqa: E402
 from guided.errors import CannotDo, MissingWeights  # noqa: E402
 from guided.guidance.edit import redraw  # noqa: E402
 from guided.judging import edit_baselines as baselines  # noqa: E402
@@ -102,7 +103,7 @@ class Desk:
         images = images.to(self.models.bench.device.torch)
         found = self.models.inverter.invert(images)
         if self.refine:
-            found = finished(search(self.models, found, images, self.refine))
+            found = drained(search(self.models, found, images, self.refine))
         return found
 
     def batch(self, some: Sequence[Case], codes: dict[str, torch.Tensor]) -> Batch:
@@ -149,16 +150,6 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def finished(steps: Generator[Any, None, ResultT]) -> ResultT:
-    """What a generator of Steps returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: ResultT = end.value
-            return found
-
-
 # ------------------------------------------------------------------ ways to work
 
 
@@ -183,7 +174,7 @@ def by_verb(desk: Desk, batch: Batch, options: Mapping[str, Any], *, one_text: b
 
     def work() -> Drawn:
         try:
-            delta = finished(editor.propose(batch.codes, prompts))
+            delta = drained(editor.propose(batch.codes, prompts))
         except CannotDo as error:
             if chosen.method != "direction" or "leaves no channel" not in str(error):
                 raise
@@ -226,7 +217,7 @@ def _by_editor(desk: Desk, batch: Batch, options: Any, models: EditModels, *, au
     judge = Judgement(desk.models, options.neutral, prompts) if auto else None
 
     def work() -> Drawn:
-        delta = finished(editor.propose(batch.codes, prompts))
+        delta = drained(editor.propose(batch.codes, prompts))
         least = None if judge is None else judge.smallest(delta, STRENGTHS)
         return drawn_by(desk.models.generator, delta, least)
 
@@ -397,4 +388,4 @@ ROWS: dict[str, Row] = {
 }
 
 
-__all__ = ["ROWS", "Desk", "MissingWeights", "Row", "finished"]
+__all__ = ["ROWS", "Desk", "MissingWeights", "Row"]

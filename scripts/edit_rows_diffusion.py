@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from edit_rows import Desk, Row, finished
+from edit_rows import Desk, Row
 
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.errors import ShapeError
 from guided.generators.diffusion import Diffusion
@@ -79,7 +80,7 @@ def prepare(method: str, desk: Desk, batch: Batch) -> Any:
 
         def at(strength: float) -> torch.Tensor:
             if strength not in kept:
-                images = finished(editor.pictures(sources, strength))
+                images = drained(editor.pictures(sources, strength))
                 if sources.mask is not None:
                     images = Region.of(sources.mask, sources.images).keep(images)
                 kept[strength] = images.clamp(0, 1)

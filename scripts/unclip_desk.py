@@ -22,9 +22,9 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from guided.core.images import to_tensor  # noqa: E402
+from guided.core.run import drained  # noqa: E402
 from guided.generators.diffusion_source import latents_of, picture_size  # noqa: E402
 from guided.generators.unclip import CONFIG  # noqa: E402
-from guided.guidance.walk import drained  # noqa: E402
 from guided.judging import edit_baselines as baselines  # noqa: E402
 from guided.judging.diffusion_figures import Redraw  # noqa: E402
 from guided.judging.edit_cases import Part, stacked_pictures  # noqa: E402

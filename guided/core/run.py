@@ -73,6 +73,16 @@ class Result:
         return [picture.image for picture in self.pictures]
 
 
+def drained(steps: Generator[Step[Any], None, ResultT]) -> ResultT:
+    """What a stream of Steps returns at its end, for those who do not want the Steps."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+
+
 class Run(Generic[ResultT]):
     """A started job: iterate its Steps, or ask for its result.
 

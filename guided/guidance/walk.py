@@ -12,7 +12,6 @@ import math
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,8 +21,6 @@ from guided.core.run import Step
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.guidance.denoise import Denoising
 from guided.guidance.denoise_levels import Level
-
-FoundT = TypeVar("FoundT")
 
 
 @dataclass(frozen=True)
@@ -171,13 +168,3 @@ def first_of(steps: int, share: float) -> int:
     if not 0 <= share <= 1:
         raise UsageError(f"The share of the steps that is walked must be in [0, 1], not {share}.")
     return steps - round(share * steps)
-
-
-def drained(steps: Stream[Step[Any], None, FoundT]) -> FoundT:
-    """What a stream of Steps returns."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: FoundT = end.value
-            return found

@@ -17,13 +17,14 @@ from torch import Tensor
 from guided.core.images import to_tensor
 from guided.core.objective import Objective
 from guided.core.protocols import Scorer
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.generators.diffusion import Diffusion
 from guided.guidance.denoise import Denoising, Guidance, Jacobian
 from guided.guidance.denoise_levels import Level
 from guided.guidance.denoise_views import Decode, LatentScorer
 from guided.judging.reader import Reader, accuracy
-from guided.judging.text_image_figures import SAMPLES, Asked, Make, Row, obedience
+from guided.judging.text_image_figures import SAMPLES, Asked, Make, Row, obedience, unseen
 from guided.losses.clip import Clip
 from guided.portraits import draw, sample
 from guided.portraits.splits import Split
@@ -72,7 +73,7 @@ class Sampler:
         """Clean latents [n, C, h, w] of texts, a seed each."""
         return torch.cat(
             [
-                drained(self.run(texts[first : first + ROWS], seeds[first : first + ROWS]))
+                drained(self.run(texts[first : first + ROWS], seeds[first : first + ROWS]).steps())
                 for first in range(0, len(texts), ROWS)
             ]
         )
@@ -92,17 +93,6 @@ class Sampler:
         with torch.no_grad():
             parts = [self.model.render({"x0": part}) for part in torch.split(latents, ROWS)]
         return torch.cat(parts).float().cpu()
-
-
-def drained(loop: Denoising) -> Tensor:
-    """What a denoising loop returns at its end."""
-    moves = loop.steps()
-    while True:
-        try:
-            next(moves)
-        except StopIteration as end:
-            latents: Tensor = end.value
-            return latents
 
 
 def guide(way: Way, scorer: Scorer, latent: LatentScorer | None = None, **more: Any) -> Guidance:
@@ -158,7 +148,11 @@ def mended(
     bad = [
         row
         for row, (reading, said) in enumerate(zip(readings, asked.said, strict=True))
-        if any(reading.attributes[claim.key] not in claim.allowed for claim in said.claims)
+        if any(
+            reading.attributes[claim.key] not in claim.allowed
+            for claim in said.claims
+            if not unseen(claim)
+        )
     ]
     share = Row(len(bad) / count, 1.0, 0.0)
     if not bad:
@@ -227,7 +221,7 @@ def cosines(
             sampler.cfg, begun,
         )  # fmt: skip
         probe.every = {way: replace(each, prompts=words) for way, each in guides.items()}
-        drained(probe)
+        drained(probe.steps())
         for way, found in probe.found.items():
             totals.setdefault(way, []).extend(found)
     return {way: float(torch.cat(found).mean()) for way, found in totals.items()}

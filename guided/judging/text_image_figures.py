@@ -93,6 +93,11 @@ class Obedience:
         return key, self.by_key[key].value
 
 
+def unseen(claim: Claim) -> bool:
+    """Whether a claim is of a word that no training shows."""
+    return claim.key == "sign" and claim.allowed <= set(UNSEEN_WORDS)
+
+
 def obedience(readings: Sequence[Reading], said: Sequence[Caption]) -> Obedience:
     """How often each mentioned attribute is among what its caption allows.
 
@@ -102,8 +107,7 @@ def obedience(readings: Sequence[Reading], said: Sequence[Caption]) -> Obedience
     hits: dict[str, list[float]] = {}
     for reading, told in zip(readings, said, strict=True):
         for claim in told.claims:
-            unseen = claim.key == "sign" and claim.allowed <= set(UNSEEN_WORDS)
-            name = UNSEEN if unseen else claim.key
+            name = UNSEEN if unseen(claim) else claim.key
             hits.setdefault(name, []).append(reading.attributes[claim.key] in claim.allowed)
     order = (key for key in (*KEYS, UNSEEN) if key in hits)
     return Obedience({key: rate(torch.tensor(hits[key]).double()) for key in order})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from guided.core.run import Step
-from guided.errors import MissingWeights
+from guided.core.run import Step, drained
 from guided.tasks import _report as html
-from guided.tasks._demo_generate import fulfilled
+from guided.tasks._demo_generate import fulfilled, seen_row
 from guided.tasks._generate_options import Options
 from guided.tasks._report import Section
 from guided.tasks.base import Workbench
@@ -61,8 +60,8 @@ def the_diffusion(bench: Workbench, reader: Reader) -> Generator[Step[Any], None
             f"every second step. The reader, which took no part, finds {shares[0]:.0%} and "
             f"{shares[1]:.0%} of what was asked for."
         )
-        + _row(plain.pictures, told[0])
-        + _row(steered.pictures, told[1])
+        + seen_row(plain.pictures, told[0])
+        + seen_row(steered.pictures, told[1])
     )
     scores = {"diffusion_fulfilled": shares[0], "diffusion_steered": shares[1]}
     return Section("Pictures out of noise", body, scores)
@@ -76,7 +75,6 @@ def the_variations(bench: Workbench, hero: Portrait) -> Generator[Step[Any], Non
     """
     from guided.core.images import to_images, to_tensor
     from guided.generators.diffusion_source import picture_size
-    from guided.guidance.walk import drained
     from guided.portraits import draw
 
     job = _varying(bench)
@@ -125,7 +123,7 @@ def _opened(bench: Workbench, guide: list[str]) -> Job:
     """
     from guided.tasks._generate_diffusion import Job, open_model
 
-    _named(bench)
+    bench.named("denoiser")
     options = Options(prompts=[PROMPT], steps=STEPS, guide=guide, count=PEOPLE)
     return Job(options, bench, open_model(options, bench))
 
@@ -138,20 +136,5 @@ def _varying(bench: Workbench) -> Variations:
     """
     from guided.tasks.vary import Job, Options
 
-    _named(bench)
+    bench.named("denoiser")
     return Job.of(Options(images=[], count=WAYS, steps=STEPS), bench)
-
-
-def _named(bench: Workbench) -> None:
-    if not bench.kit.get("denoiser"):
-        raise MissingWeights(
-            "The kit names no denoiser.", hint="Take one that does: guided demo --kit portraits"
-        )
-
-
-def _row(pictures: Sequence[Image.Image], told: Sequence[float]) -> str:
-    """Pictures, each with the share of the prompt that the reader sees in it."""
-    return html.grid(
-        (html.figure([p], f"{share:.0%} seen") for p, share in zip(pictures, told, strict=True)),
-        110,
-    )

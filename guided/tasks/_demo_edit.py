@@ -6,7 +6,6 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from guided.core.run import Step
-from guided.errors import MissingWeights
 from guided.tasks import _report as html
 from guided.tasks._edit_models import EditModels
 from guided.tasks._report import Section
@@ -92,9 +91,7 @@ def _here(bench: Workbench) -> EditModels:
     models = EditModels(bench, {})
     for role in ("generator", "inverter"):
         if models.file(role) is None:
-            raise MissingWeights(
-                f"The kit names no {role}.", hint="Edits take one: guided demo --kit portraits"
-            )
+            bench.named(role)
     return models
 
 

@@ -6,7 +6,6 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Step
-from guided.errors import MissingWeights
 from guided.tasks import _report as html
 from guided.tasks._report import Section
 from guided.tasks.base import Workbench
@@ -77,10 +76,7 @@ def _opened(bench: Workbench) -> Job:
     from guided.tasks._generate_gan import open_job
     from guided.tasks._generate_options import Options
 
-    if not bench.kit.get("text_gan"):
-        raise MissingWeights(
-            "The kit names no text_gan.", hint="Take one that does: guided demo --kit portraits"
-        )
+    bench.named("text_gan")
     return open_job(Options(prompts=list(PROMPTS), method="gan"), bench)
 
 
@@ -99,8 +95,13 @@ def fulfilled(reader: Reader, pictures: Sequence[Image.Image], prompt: str) -> l
 
 def _row(prompt: str, pictures: Sequence[Image.Image], told: Sequence[float]) -> str:
     """A prompt and its pictures, each with the share of the prompt that the reader sees in it."""
+    return html.paragraph(f"“{prompt}”") + seen_row(pictures, told)
+
+
+def seen_row(pictures: Sequence[Image.Image], told: Sequence[float]) -> str:
+    """Pictures, each with the share of a prompt that the reader sees in it."""
     figures = (
         html.figure([picture], f"{share:.0%} seen")
         for picture, share in zip(pictures, told, strict=True)
     )
-    return html.paragraph(f"“{prompt}”") + html.grid(figures, 110)
+    return html.grid(figures, 110)

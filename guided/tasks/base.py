@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from guided.core.run import Picture, Result, Step
-from guided.errors import CannotDo
+from guided.errors import CannotDo, MissingWeights
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -80,6 +80,18 @@ class Workbench:
         if self.keep is None:
             raise CannotDo(f"This run is not saved, so {picture.name} has no place.")
         return self.keep(picture)
+
+    def named(self, role: str) -> str:
+        """The kit's model of a role.
+
+        Raises:
+            MissingWeights: the kit names none.
+        """
+        if not self.kit.get(role):
+            raise MissingWeights(
+                f"The kit names no {role}.", hint="Take one that does: --kit portraits"
+            )
+        return self.kit[role]
 
     def open_image(self, file: str | Path) -> Image.Image:
         """The RGB picture of a file, or one that was given in memory under that name.

@@ -138,7 +138,8 @@ class TextGanObjective(Objective[TextGanBatch]):
         s = self.settings
         shape = TextGanShape(
             s.size, self.scorer.width, self.scenes.latent, s.channels, s.style, s.hidden, s.finish,
-            DEPTH if s.given else 0, len(VALUES["sign"]) if s.writing else 0,
+            DEPTH if s.given else 0,
+            len(VALUES["sign"]) if self._regresses and s.writing else 0,
         )  # fmt: skip
         facts = _FACTS if self._regresses and s.facts else 0
         self._built = Players(shape, s.critic, s.features, s.group, facts)

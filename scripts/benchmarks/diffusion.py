@@ -28,6 +28,7 @@ from _machine import about, arguments, clock, tensors_peak
 from torch import Tensor
 
 from guided.core.objective import Objective
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.guidance.denoise import Guidance, denoise
 from guided.losses.clip import Clip
@@ -54,16 +55,6 @@ def paths(every: list[int]) -> dict[str, dict[str, Any]]:
         for decode in ("latent", "preview", "tiny", "vae")
         for each in every
     }  # fmt: skip
-
-
-def drained(stream: Any) -> Tensor:
-    """What a stream of Steps returns at its end."""
-    while True:
-        try:
-            next(stream)
-        except StopIteration as end:
-            latents: Tensor = end.value
-            return latents
 
 
 class Ways:

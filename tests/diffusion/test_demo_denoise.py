@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from guided.core.device import Device
+from guided.core.run import drained
 from guided.errors import MissingWeights
-from guided.guidance.walk import drained
 from guided.judging.reader import Reader
 from guided.nets.reader import ReaderNet
 from guided.portraits import sample

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from guided.core.run import drained
 from guided.generators.diffusion import Diffusion
 from guided.generators.diffusion_own import load_own
 from guided.judging.diffusion_figures import (
@@ -19,7 +20,6 @@ from guided.judging.diffusion_figures import (
     Sampler,
     Way,
     cosines,
-    drained,
     guide,
     mended,
     redrawn_figures,
@@ -114,7 +114,7 @@ def test_gradients_are_compared_without_being_followed(
     assert len({round(value, 4) for value in found.values()}) == 6
     alike = cosines(sampler, {EXACT: guides[EXACT]}, TEXTS, range(3))
     assert alike[EXACT] == pytest.approx(1, abs=1e-5)
-    plain = drained(sampler.run(TEXTS, range(3)))
+    plain = drained(sampler.run(TEXTS, range(3)).steps())
     assert torch.equal(plain, sampler.latents(TEXTS, range(3)))
 
 

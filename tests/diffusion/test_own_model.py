@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from guided.core.objective import Objective
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, CorruptWeights, MissingWeights, ShapeError
 from guided.generators.diffusion import Diffusion, load_diffusion
 from guided.generators.diffusion_own import load_own, parts_of
 from guided.generators.diffusion_words import read_words, text_encoder_of
 from guided.guidance.denoise import Denoising, Guidance
-from guided.judging.diffusion_figures import drained
 from guided.losses.clip import Clip
 from guided.scorers.clip import ClipScorer
 from guided.tasks import generate
@@ -66,7 +66,7 @@ def latents(
     bound = model.bound(TEXTS[:2][rows], cfg=3.0, image=image)
     noise = model.start(seeds)["noise"]
     loop = Denoising(bound, model.scheduler(scheduler), noise, seeds, 4, 3.0, guidance)
-    return drained(loop)
+    return drained(loop.steps())
 
 
 def made(model: Diffusion, guidance: Guidance | None = None, **more: Any) -> Tensor:

@@ -13,11 +13,11 @@ from PIL import Image
 
 from guided.core import lineage
 from guided.core.images import to_tensor
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.errors import MissingWeights, UsageError
 from guided.generators.diffusion_own import load_own
 from guided.generators.diffusion_source import latents_of
-from guided.guidance.walk import drained
 from guided.portraits.rivals import rivals_by_fact
 from guided.recipe import Recipe
 from guided.scorers.clip import ClipScorer

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, CorruptWeights, ShapeError, UnsafeWeights, UsageError
 from guided.generators.diffusion import Diffusion, load_diffusion
 from guided.generators.diffusion_own import load_own
 from guided.generators.unclip import load_prior, load_unclip, with_prior
 from guided.guidance.imagine import imagine
-from guided.guidance.walk import drained
 from guided.scorers.clip import ClipScorer
 from guided.tasks import generate
 from guided.tasks.base import Workbench

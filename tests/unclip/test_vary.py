@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from guided.core.run import drained
 from guided.errors import CannotDo, CorruptWeights, UsageError
 from guided.generators.diffusion_own import load_own
-from guided.guidance.walk import drained
 from guided.recipe import Recipe
 from guided.scorers.clip import ClipScorer
 from guided.studio import again, run

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.generators.diffusion import Diffusion, load_diffusion
@@ -16,7 +17,7 @@ from guided.generators.diffusion_own import load_own
 from guided.generators.diffusion_source import latents_of, picture_size, walking
 from guided.guidance.denoise import Denoising
 from guided.guidance.inversion import invert
-from guided.guidance.walk import Kept, Walk, drained, first_of
+from guided.guidance.walk import Kept, Walk, first_of
 from guided.scorers.clip import ClipScorer
 from tests.diffusion.small_models import write_folder
 
