@@ -57,6 +57,7 @@ from guided.training.ahead import Ahead, to_device
 from guided.training.finish import product_files, start_from
 from guided.training.lock import claim
 from guided.training.objective import Objective, Share, Surroundings
+from guided.training.optimisers import set_learning_rate
 from guided.training.processes import StopSignal, Team
 from guided.training.report import Report, crosses, finite, numbers
 from guided.training.schedule import Budget, learning_rate
@@ -261,8 +262,7 @@ class Job:
         warmup = min(settings.warmup, 2000) if state.started_from else settings.warmup
         lr = settings.lr * state.scale
         lr *= learning_rate(self._progress(), samples, warmup, settings.final_lr)
-        for group in state.optimiser.param_groups:
-            group["lr"] = lr
+        set_learning_rate(state.optimiser, lr)
         with _repeatable(self._share(state.position)), self._precision():
             loss, parts = self.objective.loss(self.model, batch, self._share(state.position))
         state.optimiser.zero_grad(set_to_none=True)

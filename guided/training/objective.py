@@ -186,6 +186,13 @@ class Objective(ABC, Generic[BatchT]):
         """Whether weight decay applies: by default to matrices and filters, not to vectors."""
         return parameter.ndim > 1
 
+    def hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        """Whether Muon moves it, where a recipe asks for it: by default every matrix.
+
+        What comes first or last (an embedding, the layer of the output) is better left to AdamW.
+        """
+        return parameter.ndim == 2
+
     def close(self) -> None:
         """Let go of workers and files; called once, however the training ends."""
 

@@ -27,7 +27,8 @@ class Team:
         self.accelerator = Accelerator(mixed_precision="no", cpu=Device.pick(device).name == "cpu")
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
-        self.device: torch.device = self.accelerator.device
+        own: torch.device = self.accelerator.device
+        self.device = torch.device("cpu") if own.type == "cpu" else own  # there is one CPU
         if self.world != processes:
             raise CannotDo(
                 f"The recipe asks for {processes} processes and {self.world} are running.",

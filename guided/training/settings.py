@@ -45,6 +45,10 @@ class TrainingSettings(BaseModel):
     minutes: float | None = key("stop after this long", None, gt=0)
     hours: float | None = key("stop after this long", None, gt=0)
 
+    optimiser: Literal["adamw", "muon"] = key(
+        "adamw, or muon for hidden matrices beside adamw", "adamw"
+    )
+    muon_lr: float = key("learning rate of muon's matrices, times that of the rest", 5.0, gt=0)
     batch: int = key("samples in a step, over all processes", 128, ge=1)
     lr: float = key("highest learning rate", 1e-3, gt=0)
     final_lr: float = key("learning rate at the end, as a share of the highest", 0.0, ge=0, le=1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import nn
 
 from guided.training.ema import Average
 from guided.training.objective import Objective
+from guided.training.optimisers import Optimisers, optimiser_of
 from guided.training.settings import TrainingSettings
 
 Row = dict[str, float]
@@ -28,7 +28,7 @@ class State:
     """
 
     model: nn.Module
-    optimiser: torch.optim.Optimizer
+    optimiser: torch.optim.Optimizer | Optimisers
     average: Average
     batch: int
     step: int = 0
@@ -83,16 +83,5 @@ def begin(objective: Objective[Any], settings: TrainingSettings, device: torch.d
     model = model.to(device).train()
     if device.type != "mps":
         model = model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(
-        list(_groups(objective, model, settings.weight_decay)),
-        lr=settings.lr,
-        betas=settings.betas,
-        fused=device.type in ("cpu", "cuda"),
-    )
+    optimiser = optimiser_of(objective, model, settings, device)
     return State(model, optimiser, Average(model, settings.ema), settings.batch)
-
-
-def _groups(objective: Objective[Any], model: nn.Module, decay: float) -> Iterator[dict[str, Any]]:
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    yield {"params": [p for n, p in named if objective.decays(n, p)], "weight_decay": decay}
-    yield {"params": [p for n, p in named if not objective.decays(n, p)], "weight_decay": 0.0}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from PIL import Image
@@ -22,8 +24,12 @@ from guided.training.clip_folder import captioned_files
 from guided.training.objective import Share
 from guided.training.text_gan_world import LUCK, Looks, Mix, TextGanBatch, jittered, spoken, unit
 
+log = logging.getLogger(__name__)
+
 #: Fewer pictures than this and the augmentation adapts to how well the discriminator knows them.
 SMALL = 10_000
+#: Neighbours that are embedded together, whoever wants one: no feature depends on its company then.
+GROUP = 64
 _TEXTS = (".txt", ".json")
 
 
@@ -113,6 +119,16 @@ def _member(path: Path, name: str) -> Callable[[], Image.Image]:
     return opened
 
 
+class _Group(NamedTuple):
+    """Neighbours of a folder: pictures uint8 [n, 3, S, S], their unit features [n, D], and those
+    of each one's captions, n times [captions, D].
+    """
+
+    pictures: Tensor
+    features: Tensor
+    texts: Sequence[Tensor]
+
+
 class FolderScenes:
     """Batches of a folder; everything is decoded and embedded once, when it is first wanted.
 
@@ -130,8 +146,7 @@ class FolderScenes:
                 f"The folder {folder} holds one captioned picture; a GAN needs at least two, and "
                 "learns something from hundreds."
             )
-        self._seen: dict[int, tuple[Tensor, Tensor]] = {}
-        self._read: dict[str, Tensor] = {}
+        self._groups: dict[int, _Group] = {}
 
     @property
     def small(self) -> bool:
@@ -173,26 +188,34 @@ class FolderScenes:
 
     def _pictures(self, rows: list[int]) -> tuple[Tensor, Tensor]:
         """Pictures uint8 [n, 3, S, S], their middle squares, and their unit features [n, D]."""
-        for row in rows:
-            if row not in self._seen:  # alone, so that no feature depends on its company
-                image = to_tensor([center_square(self.entries[row].open(), self.size)])
-                pixels = (image * 255).round().to(torch.uint8)
-                place = self.scorer.embed_images(unit(pixels)).cpu()
-                self._seen[row] = (pixels[0], place[0])
-        pictures, features = zip(*(self._seen[row] for row in rows), strict=True)
-        kept = torch.stack(pictures).contiguous(memory_format=torch.channels_last)
-        return kept, torch.stack(features)
+        found = [(self._group(row // GROUP), row % GROUP) for row in rows]
+        pictures = torch.stack([group.pictures[place] for group, place in found])
+        features = torch.stack([group.features[place] for group, place in found])
+        return pictures.contiguous(memory_format=torch.channels_last), features
 
     def _texts(self, rows: list[int], picks: list[float]) -> Tensor:
         """The unit features [n, D] of one caption of each row."""
-        wanted = [
-            self.entries[row].captions[int(pick * len(self.entries[row].captions))]
-            for row, pick in zip(rows, picks, strict=True)
-        ]
-        for text in wanted:
-            if text not in self._read:
-                self._read[text] = self.scorer.embed_texts([text]).cpu()[0]
-        return torch.stack([self._read[text] for text in wanted])
+        found = []
+        for row, pick in zip(rows, picks, strict=True):
+            texts = self._group(row // GROUP).texts[row % GROUP]
+            found.append(texts[int(pick * len(texts))])
+        return torch.stack(found)
+
+    def _group(self, number: int) -> _Group:
+        """Some neighbours, decoded and embedded when one of them is first wanted."""
+        if number not in self._groups:
+            if not self._groups:
+                log.info("decoding and embedding %d pictures, once", len(self.entries))
+            some = self.entries[number * GROUP : (number + 1) * GROUP]
+            squares = [center_square(each.open(), self.size) for each in some]
+            pictures = (to_tensor(squares) * 255).round().to(torch.uint8)
+            texts = self.scorer.embed_texts([text for each in some for text in each.captions])
+            self._groups[number] = _Group(
+                pictures,
+                self.scorer.embed_images(unit(pictures)).cpu(),
+                torch.split(texts.cpu(), [len(each.captions) for each in some]),
+            )
+        return self._groups[number]
 
     @torch.no_grad()
     def looks(self, count: int) -> Looks:
@@ -210,5 +233,4 @@ class FolderScenes:
 
     def close(self) -> None:
         """Forget the decoded pictures."""
-        self._seen.clear()
-        self._read.clear()
+        self._groups.clear()

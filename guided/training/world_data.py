@@ -230,13 +230,24 @@ class Pool:
                 if self.pixel_file(number).exists():
                     return
                 if not self._drawn_elsewhere(number):
-                    codes = [worker.returncode for worker in self._workers]
-                    raise CannotDo(
-                        f"The workers that draw {self.folder} ended with {codes} before shard "
-                        f"{number} was there.",
-                        hint="Look at the messages above, free some disk or memory, start again.",
-                    )
+                    self._go_on(number)
             time.sleep(0.1)
+
+    def _go_on(self, number: int) -> None:
+        """Draw on where all workers ended and a shard misses: another training held it, and died.
+
+        Raises:
+            CannotDo: a worker failed.
+        """
+        codes = [worker.returncode for worker in self._workers]
+        if any(codes):
+            raise CannotDo(
+                f"The workers that draw {self.folder} ended with {codes} before shard {number} "
+                "was there.",
+                hint="Look at the messages above, free some disk or memory, start again.",
+            )
+        self._workers.clear()
+        self._start(1)
 
     def _drawn_elsewhere(self, number: int) -> bool:
         """Whether a worker of another training holds this shard's lock."""

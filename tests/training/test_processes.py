@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from guided.errors import CannotDo
-from guided.training import checkpoint
+from guided.training import checkpoint, processes
+from guided.training.frozen import placed
 from tests.training import tiny
 
 
@@ -47,3 +48,14 @@ def test_two_processes_equal_one_with_the_same_whole_batch(tmp_path: Path) -> No
     for name, tensor in single["model"].items():
         assert torch.allclose(tensor, two["model"][name], atol=1e-5, rtol=1e-5), name
     assert one.answer["finished"]
+
+
+def test_the_processor_of_several_processes_is_a_device_that_models_are_put_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Several:
+        device, process_index, num_processes = torch.device("cpu:0"), 1, 2
+
+    monkeypatch.setattr(processes, "Accelerator", lambda **_: Several())
+    monkeypatch.setattr(processes.atexit, "register", lambda _: None)
+    assert placed(processes.Team(2, "cpu").device, "fp32").torch == torch.device("cpu")

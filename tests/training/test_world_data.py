@@ -96,6 +96,17 @@ def test_workers_that_died_are_told_of(tmp_path: Path) -> None:
     pool.close()
 
 
+def test_a_shard_that_another_training_held_and_left_is_drawn_on(tmp_path: Path) -> None:
+    pool = Pool(tmp_path, "val", SIZE, 0, 4, 2)
+    with claim(tmp_path / ".00000.lock") as mine:
+        assert mine
+        pool._start(1)
+        assert pool._workers[0].wait(timeout=60) == 0
+    assert pool.missing() == [0]
+    assert pool.take([1]).seeds.tolist() == [1]
+    pool.close()
+
+
 def test_nobody_draws_for_a_parent_that_is_gone(tmp_path: Path) -> None:
     draw_missing(tmp_path, "val", SIZE, 0, 2, 2, parent=-1)
     assert not list(tmp_path.glob("*.npy"))
