@@ -146,6 +146,19 @@ def test_a_blind_model_has_the_error_of_the_data(objective: DenoiserObjective) -
     assert float(total.detach()) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_muon_moves_the_matrices_of_the_blocks_and_nothing_else(
+    objective: DenoiserObjective,
+) -> None:
+    named = dict(objective.build().named_parameters())
+    moved = {name for name, parameter in named.items() if objective.hidden(name, parameter)}
+    assert moved
+    for name in moved:
+        assert "transformer_blocks.0." in name
+        assert "scale_shift_table" not in name
+    for part in ("attn1.to_q", "attn2.to_out.0", "ff.net.2"):
+        assert f"net.transformer_blocks.0.{part}.weight" in moved
+
+
 def test_it_learns(objective: DenoiserObjective) -> None:
     torch.manual_seed(0)
     model = objective.build().train()

@@ -17,6 +17,7 @@ from guided.portraits.attributes import KEYS, VALUES
 from guided.portraits.claims import Claim
 from guided.portraits.splits import sample
 from guided.scorers.clip import ClipScorer
+from guided.training import text_gan_folder
 from guided.training.latent_world import conditional, facts, geometry_of
 from guided.training.objective import Share, Surroundings
 from guided.training.text_gan_folder import FolderScenes, entries_of
@@ -192,6 +193,25 @@ def test_a_batch_of_a_folder(tmp_path: Path, scorer: ClipScorer) -> None:  # noq
     looks = scenes.looks(6)
     assert looks.images.shape == (6, 3, 32, 32)
     assert looks.words[0] == "a red square"
+
+
+def test_what_is_embedded_does_not_depend_on_who_asks_first(
+    tmp_path: Path,
+    scorer: ClipScorer,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(text_gan_folder, "GROUP", 4)
+    folder, every = write_pictures(tmp_path, 10), list(range(10))
+    first, other = (FolderScenes(folder, scorer, 32, 8, Mix()) for _ in range(2))
+    pictures, features = first._pictures(every)
+    texts = first._texts(every, [0.0] * 10)
+    for row in (9, 3, 0, 7):
+        own, feature = other._pictures([row])
+        assert torch.equal(own[0], pictures[row])
+        assert torch.equal(feature[0], features[row])
+        assert torch.equal(other._texts([row], [0.99])[0], texts[row])
+        read = scorer.embed_texts([other.entries[row].captions[0]])
+        assert torch.allclose(read[0], texts[row], atol=1e-5)
 
 
 def test_a_text_that_fits_as_well_is_no_mismatch(tmp_path: Path, scorer: ClipScorer) -> None:  # noqa: F811
