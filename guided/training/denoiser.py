@@ -11,7 +11,7 @@ Words come from the frozen CLIP's text tower and a picture's embedding from its 
 is left out of some rows, so that the model can be asked with either, both or none; the counterpart
 of classifier-free guidance is the empty text.
 Source: Salimans & Ho 2022 (v); Hang et al. 2023 (min-SNR); Ho & Salimans 2022; Nichol & Dhariwal
-2021 (the cosine schedule).
+2021 (the cosine schedule).  ``guided.training.read_denoiser`` says what ``facts`` adds.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from guided.core.device import Precision
@@ -55,8 +55,10 @@ from guided.training.objective import (
 )
 from guided.training.objective import Parts as Losses
 from guided.training.pictures import Pictures
-from guided.training.text_gan_world import Looks, without_kept_words, world_looks
+from guided.training.read_denoiser import ReadDenoiser
+from guided.training.text_gan_world import Looks, truth_of, without_kept_words, world_looks
 from guided.training.told import ToldObjective
+from guided.training.truth_losses import facts_apart
 
 #: World seeds of the monitor's own portraits, far from those of every published figure.
 MONITOR_SEED, MONITOR_COUNT, MADE = 6_200_000, 256, 32
@@ -82,6 +84,14 @@ class DenoiserSettings(ObjectiveSettings):
     unseen: float = Field(0.7, ge=0, le=1, description="share of rows without a picture")
     apart: float = Field(0.5, ge=0, le=1, description="of rows with a picture: no words")
     cap: float = Field(5.0, ge=1, description="largest weight of an error of x0")
+    facts: float = Field(0.0, ge=0, description="weight of reading attributes off middle tokens")
+    read_after: int = Field(3, ge=1, description="blocks after which they are read")
+
+    @model_validator(mode="after")
+    def _there(self) -> DenoiserSettings:
+        if self.facts and self.read_after > self.layers:
+            raise ValueError(f"read_after is {self.read_after} and there are {self.layers} layers")
+        return self
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,8 @@ class NoisyBatch:
     """Clean latents and noise [n, C, h, w], time steps [n], and what is told of them.
 
     ``states`` [n, L, W], ``mask`` [n, L] and ``pooled`` [n, D] are words, ``image`` [n, D]
-    embeddings of pictures, of which rows with ``shown`` [n] = 1 are told.
+    embeddings of pictures, of which rows with ``shown`` [n] = 1 are told.  ``truth`` [n, 13] are
+    codes of what the pictures show, -1 where it cannot be seen.
     """
 
     latents: Tensor
@@ -100,6 +111,7 @@ class NoisyBatch:
     pooled: Tensor
     image: Tensor
     shown: Tensor
+    truth: Tensor | None = None
 
 
 class DenoiserObjective(ToldObjective[NoisyBatch]):
@@ -143,8 +155,14 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
             embed_width=self.scorer.width, image_tokens=s.image_tokens,
         )  # fmt: skip
         net.suit(self.around.device)
-        bare: nn.Module = net
+        bare: nn.Module = ReadDenoiser(net, s.read_after) if s.facts else net
         return bare
+
+    @staticmethod
+    def inside(model: nn.Module) -> nn.Module:
+        """The denoiser itself, without a wrapper and without what is read off its tokens."""
+        bare = ToldObjective.inside(model)
+        return bare.net if isinstance(bare, ReadDenoiser) else bare
 
     def batch(self, share: Share) -> NoisyBatch:
         """Latents of the pool with fresh noise, and what is told of them."""
@@ -161,26 +179,42 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         words = self.words(labels, silent.tolist(), share)
         return NoisyBatch(
             latents, noise, self.times(share, share.generator("times")), words.states, words.mask,
-            words.pooled, features, shown[share.rows].float(),
+            words.pooled, features, shown[share.rows].float(), truth_of(labels, share.rows),
         )  # fmt: skip
 
     def loss(self, model: nn.Module, batch: NoisyBatch, share: Share) -> tuple[Tensor, Losses]:
         """The weighted mean square of the error of v."""
-        error, snr = self._error(model, batch)
+        output, logits = self._output(model, batch), None
+        if isinstance(output, tuple):
+            output, logits = output
+        error, snr = self._error(output, batch)
         weight = (snr + 1).clamp(max=self.settings.cap) / (snr + 1)
+        total = (weight * error).mean()
         told = {"v": error.mean(), "v_noisy": _mean(error, snr < 0.1)}
-        return (weight * error).mean(), {name: part.detach() for name, part in told.items()}
+        if logits is not None and batch.truth is not None:
+            told["facts"] = facts_apart(logits, batch.truth)
+            total = total + self.settings.facts * told["facts"]
+        return total, {name: part.detach() for name, part in told.items()}
 
-    def _error(self, model: nn.Module, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
-        """Each row's mean square error of v, and its signal-to-noise ratio, [n]."""
-        signal, noise = (each.to(batch.times.device)[batch.times] for each in self.levels)
-        a, s = signal.view(-1, 1, 1, 1), noise.view(-1, 1, 1, 1)
-        output = model(
+    def _signal(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        """The parts [n, 1, 1, 1] of signal and of noise of each row."""
+        a, s = (each.to(batch.times.device)[batch.times] for each in self.levels)
+        return a.view(-1, 1, 1, 1), s.view(-1, 1, 1, 1)
+
+    def _output(self, model: nn.Module, batch: NoisyBatch) -> Any:
+        """What a model says of the noisy latents."""
+        a, s = self._signal(batch)
+        return model(
             a * batch.latents + s * batch.noise, batch.times, batch.states, batch.mask,
             batch.pooled, batch.image, batch.shown,
         )  # fmt: skip
+
+    def _error(self, output: Tensor, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        """Each row's mean square error of v, and its signal-to-noise ratio, [n]."""
+        a, s = self._signal(batch)
         wanted = a * batch.noise - s * batch.latents
-        return (output.float() - wanted).square().flatten(1).mean(1), (signal / noise).square()
+        error = (output.float() - wanted).square().flatten(1).mean(1)
+        return error, (a / s).square().flatten()
 
     # ----------------------------------------------------------------------- looking
 
@@ -221,7 +255,7 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
             latents, noise, times.to(latents.device), told.states.float(), told.mask.float(),
             told.pooled, features, latents.new_full((count,), shown),
         )  # fmt: skip
-        return float(self._error(model, batch)[0].mean())
+        return float(self._error(self._output(model, batch), batch)[0].mean())
 
     def _preferred(self, model: PortraitDenoiser) -> dict[str, float]:
         """How often the guiding CLIP prefers a picture's caption to a near miss, and by how much.
@@ -271,6 +305,7 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         return Product(
             role="denoiser", kind="pixart", metrics=metrics, notes=notes,
             weights=f"{TRANSFORMER}/{WEIGHTS}", files=folder_files(bare, parts),
+            tensors=bare.state_dict(),
         )  # fmt: skip
 
     def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

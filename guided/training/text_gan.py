@@ -43,14 +43,13 @@ from guided.training.text_gan_folder import FolderScenes
 from guided.training.text_gan_monitor import bounds_of, look_at, sample_sheet
 from guided.training.text_gan_players import GradientNorms, Players, Seen, Turn, critic_loss
 from guided.training.text_gan_world import Looks, Mix, TextGanBatch, WorldScenes, world_looks
-from guided.training.truth_losses import masked_cross_entropy
+from guided.training.truth_losses import FACTS, facts_apart, masked_cross_entropy
 
 #: World seeds of the monitor's own portraits, far from those of every published figure.
 MONITOR_SEED = 6_100_000
 #: Rows on which the adaptive augmentation's chance takes to go from 0 to 1.
 _ADAPTED = 50_000
 _SIGN = KEYS.index("sign")
-_FACTS = sum(len(VALUES[key]) for key in KEYS)
 
 
 class TextGanSettings(ObjectiveSettings):
@@ -141,7 +140,7 @@ class TextGanObjective(Objective[TextGanBatch]):
             DEPTH if s.given else 0,
             len(VALUES["sign"]) if self._regresses and s.writing else 0,
         )  # fmt: skip
-        facts = _FACTS if self._regresses and s.facts else 0
+        facts = FACTS if self._regresses and s.facts else 0
         self._built = Players(shape, s.critic, s.features, s.group, facts)
         if s.given:
             install(self._built.generator.given)
@@ -238,10 +237,7 @@ class TextGanObjective(Objective[TextGanBatch]):
             parts["writing"] = self._writing(bare, seen.styles, batch.truth[:, _SIGN])
             total = total + s.writing * parts["writing"]
         if bare.facts is not None:
-            sizes = [len(VALUES[key]) for key in KEYS]
-            logits = torch.split(bare.facts(seen.styles).float(), sizes, 1)
-            losses = [masked_cross_entropy(x, batch.truth[:, i]) for i, x in enumerate(logits)]
-            parts["facts"] = torch.stack(losses).mean()
+            parts["facts"] = facts_apart(bare.facts(seen.styles), batch.truth)
             total = total + s.facts * parts["facts"]
         return total, parts
 

@@ -167,7 +167,7 @@ class WorldScenes:
         )
         return TextGanBatch(
             pictures, torch.from_numpy(z).float()[share.rows], text, wrong, mismatched,
-            _truth(labels, share.rows), places.transpose(0, 1).reshape(-1, LUCK),
+            truth_of(labels, share.rows), places.transpose(0, 1).reshape(-1, LUCK),
         )  # fmt: skip
 
     def _conditions(
@@ -252,7 +252,7 @@ def sized(pixels: Tensor, size: int) -> Tensor:
     return small.round().to(torch.uint8).contiguous(memory_format=torch.channels_last)
 
 
-def _truth(labels: Drawn, part: slice) -> Tensor:
+def truth_of(labels: Drawn, part: slice) -> Tensor:
     """Codes [n, 13] int64 of what can be seen, -1 where it cannot."""
     people: list[Any] = [person_of(code) for code in labels.codes[part]]
     return torch.from_numpy(codes(people).astype(np.int64))

@@ -1,10 +1,16 @@
-"""What truth-labelled batches add to a contrastive training: near misses and named attributes."""
+"""What batches of known truth add to a training: near misses and named attributes."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from guided.portraits.attributes import KEYS, VALUES
+
+#: How many values each attribute has, in the order of ``KEYS``, and all of them.
+SIZES = [len(VALUES[key]) for key in KEYS]
+FACTS = sum(SIZES)
 
 
 def near_miss(own: Tensor, miss: Tensor) -> Tensor:
@@ -22,6 +28,14 @@ def masked_cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     loss: Tensor = F.cross_entropy(logits, target.clamp_min(0), reduction="none")
     keep = (target >= 0).to(loss.dtype)
     return (loss * keep).sum() / keep.sum()
+
+
+def facts_apart(logits: Tensor, truth: Tensor) -> Tensor:
+    """The mean over attributes of the cross-entropy [] of logits [n, FACTS], one value after the
+    other, and codes ``truth`` [n, 13], which are negative where nobody knows.
+    """
+    each = torch.split(logits.float(), SIZES, 1)
+    return torch.stack([masked_cross_entropy(x, truth[:, i]) for i, x in enumerate(each)]).mean()
 
 
 def level(logits: Tensor, true: Tensor, ignored: Tensor) -> Tensor:

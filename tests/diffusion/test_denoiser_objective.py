@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
 from guided.core.objective import Objective
 from guided.errors import CannotDo, CorruptWeights
@@ -173,6 +174,36 @@ def test_it_learns(objective: DenoiserObjective) -> None:
         optimiser.step()
         losses.append(float(loss.detach()))
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:10])
+
+
+def test_what_the_middle_tokens_tell_is_learnt_and_not_shipped(
+    objective: DenoiserObjective, pools: Path, small: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = DenoiserSettings(**{**small, "layers": 2, "facts": 0.5, "read_after": 1})
+    told = DenoiserObjective(settings, objective.around)
+    torch.manual_seed(0)
+    model, share = told.build(), Share(0, 0, 32)
+    batch = told.batch(share)
+    assert batch.truth is not None
+    assert batch.truth.shape == (32, 13)
+    total, parts = told.loss(model, batch, share)
+    plain, bare = objective.loss(told.inside(model), batch, share)
+    assert float(parts["v"]) == pytest.approx(float(bare["v"]))
+    assert float(total.detach() - plain.detach()) == pytest.approx(0.5 * float(parts["facts"]))
+    total.backward()
+    first, second = told.inside(model).net.transformer_blocks  # type: ignore[union-attr]
+    assert first.ff.net[2].weight.grad.abs().max() > 0
+    assert second.ff.net[2].weight.grad.abs().max() == 0  # the output is still nothing
+    table = recipe(pools, tmp_path, "denoiser", {**small, "facts": 0.5, "read_after": 1})
+    files = trained(table).files
+    names = load(files["transformer/diffusion_pytorch_model.safetensors"])
+    assert not [name for name in names if name.startswith(("read.", "net.net."))]
+    assert set(names) == set(objective.build().state_dict())
+
+
+def test_reading_after_more_blocks_than_there_are_is_refused() -> None:
+    with pytest.raises(ValueError, match="read_after is 3 and there are 2 layers"):
+        DenoiserSettings(layers=2, facts=0.1)
 
 
 # --------------------------------------------------------------------------- what is shipped
