@@ -7,7 +7,7 @@ from safetensors.torch import load
 from torch import nn
 
 from guided.training.objective import Surroundings
-from guided.training.optimisers import Optimisers, optimiser_of
+from guided.training.optimisers import Optimisers, optimiser_of, set_learning_rate
 from guided.training.settings import TrainingSettings
 from tests.training import tiny
 
@@ -35,7 +35,9 @@ def test_a_hidden_matrix_moves_equally_far_in_every_direction() -> None:
     layer = nn.Linear(48, 32)
     before = layer.weight.detach().clone()
     (layer(torch.randn(8, 48)).square()).sum().backward()
-    both = muon(layer, lr=0.5, weight_decay=0.0)
+    both = muon(layer, muon_lr=5.0, weight_decay=0.0)
+    set_learning_rate(both, 0.1)
+    assert [group["lr"] for group in both.param_groups] == [0.5, 0.1, 0.1]
     both.step()
     moved = before - layer.weight.detach()
     lengths = torch.linalg.svdvals(moved)[:8] / (0.5 * 0.2 * 48**0.5)
