@@ -312,10 +312,6 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         """Put a shipped denoiser back."""
         self.inside(model).load_state_dict(dict(tensors))
 
-    def hidden(self, name: str, parameter: nn.Parameter) -> bool:
-        """The matrices inside the transformer's blocks."""
-        return "transformer_blocks" in name and name.endswith("weight") and parameter.ndim == 2
-
     def close(self) -> None:
         """End the drawing workers."""
         if "store" in self.__dict__:

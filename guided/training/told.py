@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from guided.core.device import Device
 from guided.generators.diffusion_words import Words, read_words, text_encoder_of
@@ -81,3 +81,7 @@ class ToldObjective(Objective[BatchT]):
             said = caption(person_of(labels.codes[row]), rng, negation=_NEGATION).text
             texts.append("" if silent[row] else said)
         return self.read(texts)
+
+    def hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        """The matrices inside the transformer's blocks."""
+        return "transformer_blocks" in name and name.endswith("weight") and parameter.ndim == 2
