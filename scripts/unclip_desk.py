@@ -19,12 +19,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
+from prior_desk import prior_folder  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from guided.core.images import to_tensor  # noqa: E402
 from guided.core.run import drained  # noqa: E402
 from guided.generators.diffusion_source import latents_of, picture_size  # noqa: E402
-from guided.generators.unclip import CONFIG  # noqa: E402
 from guided.judging import edit_baselines as baselines  # noqa: E402
 from guided.judging.diffusion_figures import Redraw  # noqa: E402
 from guided.judging.edit_cases import Part, stacked_pictures  # noqa: E402
@@ -37,12 +37,11 @@ from guided.tasks import _generate_diffusion, _generate_unclip, vary  # noqa: E4
 from guided.tasks._edit_models import EditModels  # noqa: E402
 from guided.tasks._generate_options import Options  # noqa: E402
 from guided.tasks.base import Workbench  # noqa: E402
-from guided.zoo import find  # noqa: E402
 from guided.zoo.kits import load_kit  # noqa: E402
 from guided.zoo.manifest import digest  # noqa: E402
 
 ROLES = ("denoiser", "prior", "scorer", "reader", "judge", "identity")
-BATCH, IMAGINED = 8, 64
+BATCH = 8
 
 
 class Desk:
@@ -60,9 +59,7 @@ class Desk:
         self.model = _generate_unclip.open_model(self.options("unclip"), self.bench)
         self.varying = vary.Job.of(self.vary_options(), self.bench)
         self.size = picture_size(self.model.pipe)
-        place = Path(kit["prior"])
-        self.folder = place if (place / CONFIG).is_file() else find(str(place), "prior").folder
-        both = (_generate_unclip.decoder_folder("", self.bench), self.folder)
+        both = (_generate_unclip.decoder_folder("", self.bench), prior_folder(given))
         self.state = [*map(digest_of, both), self.varying.scorer.fingerprint]
         self.kept = Kept.of(given.out, given.minutes)
 
@@ -80,22 +77,6 @@ class Desk:
         return vary.Options(steps=given.vary_steps, **{"cfg": given.vary_cfg, **more})
 
     # ------------------------------------------------------------------ words
-
-    def imagine(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
-        """What the prior imagines of texts."""
-        options, parts = self.options("unclip"), []
-        asked = [options.prior_steps, options.prior_cfg, options.tries]
-        for first in range(0, len(texts), IMAGINED):
-            words, own = texts[first : first + IMAGINED], seeds[first : first + IMAGINED]
-            rows = list(zip(words, own, strict=True))
-            name = f"prior/{short([self.state, asked, rows])}.safetensors"
-            parts.append(self.kept.tensors(name, partial(self._imagined, options, rows))["image"])
-        return torch.cat(parts)
-
-    def _imagined(self, options: Options, rows: list[tuple[str, int]]) -> dict[str, Tensor]:
-        job = _generate_unclip.UnclipJob(options, self.bench, self.model)
-        drained(job.imagined(rows))
-        return {"image": job.image}
 
     def maker(self, method: str, cfg: float | None = None) -> Make:
         """Pictures of texts by a method of ``guided generate``, 8 bits a colour."""

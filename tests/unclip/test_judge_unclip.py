@@ -19,9 +19,10 @@ from safetensors.torch import save_file
 
 from guided.core.device import Device
 from guided.core.images import to_tensor
+from guided.core.run import drained
 from guided.judging.reader import Reader
 from guided.nets.reader import ReaderNet
-from guided.tasks import generate
+from guided.tasks import _generate_unclip, generate
 from guided.tasks.base import Workbench
 from guided.training.reading import CLASSES
 from tests import tiny_edit
@@ -149,8 +150,21 @@ def test_pictures_are_those_of_the_verb(
     torch.testing.assert_close(alone.noise, found.noise[1:], atol=1e-4, rtol=1e-3)
 
 
+def test_a_prior_is_judged_where_there_is_no_denoiser(
+    judging: Judged, script: ModuleType, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert judging("prior", "--dry", "--denoiser", "nowhere") == 0
+    assert "new_prior_cosine" in capsys.readouterr().out
+    given = script.parser_of().parse_args(words[1:])
+    own, text, seeds = script.PriorDesk(given), "a photo of the red cat", (3, 4)
+    desk: Any = script.Desk(given)
+    job = _generate_unclip.UnclipJob(desk.options("unclip"), desk.bench, desk.model)
+    drained(job.imagined([(text, seed) for seed in seeds]))
+    torch.testing.assert_close(own.imagine([text] * 2, seeds), job.image, atol=1e-5, rtol=1e-4)
+
+
 def test_what_cannot_be_judged_is_said(judging: Judged, capsys: pytest.CaptureFixture[str]) -> None:
-    assert judging("prior", "--denoiser", "nowhere") == 1
+    assert judging("text", "--denoiser", "nowhere") == 1
     assert "This cannot be judged: There is no model called 'nowhere'" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         judging("piror")
