@@ -153,6 +153,7 @@ def _notes(product: Product, state: State) -> str:
     notes = [product.notes]
     if state.started_from:
         notes.append(f"Started from {state.started_from} with a fresh optimiser.")
+    notes += [f"Its length was {change}." for change in state.lengthened]
     if state.rollbacks:
         notes.append(f"Rolled back {state.rollbacks} times.")
     return " ".join(note for note in notes if note)

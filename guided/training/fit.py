@@ -76,7 +76,8 @@ def fit(recipe: Mapping[str, Any]) -> Steps:
     """Train what a recipe says, yielding Steps; the Result holds the files of the trained model.
 
     A training that was interrupted goes on where its last checkpoint is, bit for bit, when the
-    same recipe is given again.  ``answer`` of the Result: name, finished, samples, steps, folder,
+    same recipe is given again; with more samples (or time) it goes on to that end, also when it was
+    finished, and its card says so.  ``answer`` of the Result: name, finished, samples, steps, folder,
     metrics; ``files``: model.safetensors, card.toml, losses.csv, curve.png and the objective's.
 
     Raises:
@@ -177,6 +178,7 @@ class Job:
         if packed is not None:
             self._expect_same(packed)
             self.state.unpack(packed)
+            self._lengthen(packed)
             log.info("Going on at step %d of %s.", self.state.step, self.folder)
         elif self.settings.start is not None:
             self.state.started_from = start_from(self.settings.start, self.objective, self.state)
@@ -331,6 +333,14 @@ class Job:
                 f"{packed['settings']}",
                 hint="Give this one another name, or delete that folder.",
             )
+
+    def _lengthen(self, packed: Mapping[str, Any]) -> None:
+        """Note, for the card, that a training goes on to another end than it began with."""
+        before = TrainingSettings.model_validate_json(packed["settings"]).length
+        if before != self.settings.length:
+            seen = f"{self.state.samples:,} samples"
+            self.state.lengthened.append(f"{before}, after {seen} {self.settings.length}")
+            log.info("The training's length was %s; now %s.", before, self.settings.length)
 
 
 @contextmanager

@@ -18,6 +18,9 @@ FREE_KEYS = frozenset(
     }
 )  # fmt: skip
 
+#: Keys that say when a training ends: it may be lengthened (or cut) where it goes on.
+LENGTHS = ("samples", "minutes", "hours")
+
 
 def _pair(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
@@ -97,8 +100,16 @@ class TrainingSettings(BaseModel):
         limits += [3600 * self.hours] if self.hours else []
         return min(limits, default=None)
 
+    @property
+    def length(self) -> str:
+        """When the training ends, in words."""
+        limits = [f"{self.samples:,} samples"] if self.samples else []
+        limits += [f"{self.seconds / 60:g} minutes"] if self.seconds else []
+        return " or ".join(limits)
+
     def digest(self, seed: int) -> str:
-        """A fingerprint of all that decides the weights: equal for an exact resume."""
-        table = {k: v for k, v in self.model_dump(mode="json").items() if k not in FREE_KEYS}
+        """A fingerprint of all that decides the weights but for when they are done."""
+        free = {*FREE_KEYS, *LENGTHS}
+        table = {k: v for k, v in self.model_dump(mode="json").items() if k not in free}
         text = json.dumps({**table, "seed": seed}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()

@@ -25,6 +25,7 @@ class State:
     passes those that were rolled back), ``seconds`` and ``core_seconds`` are wall and processor
     time so far, ``scale`` shrinks the learning rate after each roll-back.  ``before`` is what the
     weights had already cost that it started from, under the names of a card's fields.
+    ``lengthened`` says from what to what its length was changed on the way.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class State:
     rollbacks: int = 0
     started_from: str = ""
     before: dict[str, float] = field(default_factory=dict)
+    lengthened: list[str] = field(default_factory=list)
     history: list[Row] = field(default_factory=list)
 
     @property
@@ -71,7 +73,7 @@ class State:
 
 _PLAIN = (
     "step", "position", "seconds", "core_seconds", "scale", "rollbacks", "started_from", "before",
-    "history",
+    "lengthened", "history",
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import random
+import re
 import signal
 import time
 import tomllib
@@ -107,6 +108,20 @@ def test_other_settings_do_not_continue_a_training(tmp_path: Path) -> None:
     with pytest.raises(CannotDo, match=r"other settings.*another\s+name"):
         tiny.run(tiny.recipe(tmp_path, lr=0.5))
     tiny.run(tiny.recipe(tmp_path, report_steps=40))  # does not change what is trained
+
+
+def test_a_training_can_be_lengthened_on_its_way_and_after_its_end(tmp_path: Path) -> None:
+    tiny.run(tiny.recipe(tmp_path, samples=160), stop_after=3)
+    steps, ended = tiny.run(tiny.recipe(tmp_path, samples=240))
+    assert steps[0].index > 8  # it goes on, it does not begin again
+    assert steps[-1].index == steps[-1].total == 30
+    steps, result = tiny.run(tiny.recipe(tmp_path, samples=320))
+    assert [steps[0].index, steps[-1].index] == [34, 40]
+    assert result.answer["samples"] == 320
+    notes = tomllib.loads(result.files["card.toml"].decode())["notes"]
+    assert re.search(r"was 160 samples, after \d+ samples 240 samples\.", notes)
+    assert "was 240 samples, after 240 samples 320 samples." in notes
+    assert ended.files["model.safetensors"] != result.files["model.safetensors"]
 
 
 def test_two_trainings_cannot_share_a_folder(tmp_path: Path) -> None:

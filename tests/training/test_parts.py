@@ -282,7 +282,9 @@ def test_settings_that_do_not_change_the_weights_keep_the_digest() -> None:
     base = TrainingSettings(objective="reader", samples=1)
     same = TrainingSettings(objective="reader", samples=1, nice=3, pools=Path("x"), prefetch=0)
     other = TrainingSettings(objective="reader", samples=1, lr=0.5)
-    assert base.digest(0) == same.digest(0)
+    longer = TrainingSettings(objective="reader", samples=2, minutes=1)
+    assert base.digest(0) == same.digest(0) == longer.digest(0)
+    assert [base.length, longer.length] == ["1 samples", "2 samples or 1 minutes"]
     assert len({base.digest(0), base.digest(1), other.digest(0)}) == 3
     assert TrainingSettings(minutes=2, hours=1).seconds == 120
     assert TrainingSettings(samples=2).seconds is None
