@@ -77,8 +77,9 @@ def fit(recipe: Mapping[str, Any]) -> Steps:
 
     A training that was interrupted goes on where its last checkpoint is, bit for bit, when the
     same recipe is given again; with more samples (or time) it goes on to that end, also when it was
-    finished, and its card says so.  ``answer`` of the Result: name, finished, samples, steps, folder,
-    metrics; ``files``: model.safetensors, card.toml, losses.csv, curve.png and the objective's.
+    finished, and its card says so.  ``answer`` of the Result: name, finished, samples, steps,
+    folder, metrics; ``files``: model.safetensors, card.toml, losses.csv, curve.png and the
+    objective's.
 
     Raises:
         RecipeError: keys that do not fit, or no end given.
