@@ -51,7 +51,7 @@ class TrainingSettings(BaseModel):
     optimiser: Literal["adamw", "muon"] = key(
         "adamw, or muon for hidden matrices beside adamw", "adamw"
     )
-    muon_lr: float = key("learning rate of muon's matrices, times that of the rest", 5.0, gt=0)
+    muon_lr: float = key("learning rate of muon's matrices, times that of the rest", 7.0, gt=0)
     batch: int = key("samples in a step, over all processes", 128, ge=1)
     lr: float = key("highest learning rate", 1e-3, gt=0)
     final_lr: float = key("learning rate at the end, as a share of the highest", 0.0, ge=0, le=1)
