@@ -90,7 +90,10 @@ class DenoiserSettings(ObjectiveSettings):
     @model_validator(mode="after")
     def _there(self) -> DenoiserSettings:
         if self.facts and self.read_after > self.layers:
-            raise ValueError(f"read_after is {self.read_after} and there are {self.layers} layers")
+            raise ValueError(
+                f"read_after is {self.read_after} and there are {self.layers} layers; "
+                f"give 1 to {self.layers}, or set facts to 0"
+            )
         return self
 
 

@@ -29,6 +29,7 @@ from guided.errors import CannotDo
 from guided.nets.equalised import GAIN, SLOPE, EqualLinear
 from guided.portraits.attributes import KEYS, TRAITS, VALUES
 from guided.training.latent_world import Cut, traits, trees
+from guided.training.truth_losses import FACTS
 
 #: Layers of a mapping network, and the smallest width that holds all values and traits.
 DEPTH = 8
@@ -36,7 +37,6 @@ DEPTH = 8
 SCALE = 2.5
 #: How steep a step is in its first and second layer.
 _STEEP = 6.0
-_FACTS = sum(map(len, VALUES.values()))
 
 
 def value_columns() -> dict[str, slice]:
@@ -50,7 +50,7 @@ def value_columns() -> dict[str, slice]:
 
 def trait_columns() -> slice:
     """Which components of w hold the traits of the geometry."""
-    return slice(_FACTS, _FACTS + len(TRAITS))
+    return slice(FACTS, FACTS + len(TRAITS))
 
 
 def mapping_weights(latent: int, style: int) -> list[tuple[Tensor, Tensor]]:
@@ -59,14 +59,14 @@ def mapping_weights(latent: int, style: int) -> list[tuple[Tensor, Tensor]]:
     Raises:
         CannotDo: too narrow for the facts of the drawn world.
     """
-    needed = _FACTS + len(TRAITS) + len(VALUES["hat_color"])
+    needed = FACTS + len(TRAITS) + len(VALUES["hat_color"])
     if style < needed or latent < traits().stop:
         raise CannotDo(
             f"A mapping from {latent} to {style} numbers cannot hold the facts of a portrait.",
             hint=f"It takes {traits().stop} and {needed} or more.",
         )
     layers = [_first(latent, style), _second(style), _paths(style)]
-    layers += [_pass(style, _FACTS - 1, len(layers) + i) for i in range(2)]
+    layers += [_pass(style, FACTS - 1, len(layers) + i) for i in range(2)]
     layers += [_hat_answers(style), _hat_colors(style), _last(style)]
     return layers
 
@@ -166,7 +166,7 @@ def _starts() -> dict[str, int]:
 
 def _hat_answers(style: int) -> tuple[Tensor, Tensor]:
     """Beside all values: is the hat's colour h the h-th of the others, or the one before?"""
-    weight, bias = _pass(style, _FACTS - 1, 5)
+    weight, bias = _pass(style, FACTS - 1, 5)
     starts, colors = _starts(), len(VALUES["hat_color"])
     hat, clothing = starts["hat_color"], starts["clothing"]
     weight[hat : hat + colors - 1] = 0
@@ -176,7 +176,7 @@ def _hat_answers(style: int) -> tuple[Tensor, Tensor]:
             weight[row, [hat + h, *range(clothing + h + 1, clothing + colors)]] = 1 / GAIN
             bias[row] = -1
         if h > 0:
-            row = _FACTS - 2 + h
+            row = FACTS - 2 + h
             weight[row, [hat + h - 1, *range(clothing, clothing + h)]] = 1 / GAIN
             bias[row] = -1
     return weight, bias
@@ -191,7 +191,7 @@ def _hat_colors(style: int) -> tuple[Tensor, Tensor]:
             weight[place.start + i, starts[key] + i] = 1 / GAIN
     hat, last = value_columns()["hat_color"].start, len(VALUES["hat_color"]) - 1
     for h in range(1, last + 1):
-        weight[hat + h, _FACTS - 2 + h] = 1 / GAIN
+        weight[hat + h, FACTS - 2 + h] = 1 / GAIN
     # Where two answers are added, the one that is no leaves -SLOPE beside the 1 of the other.
     weight[hat + 1 : hat + last] /= 1 - SLOPE
     _mirror(weight, bias)
@@ -201,7 +201,7 @@ def _hat_colors(style: int) -> tuple[Tensor, Tensor]:
 def _last(style: int) -> tuple[Tensor, Tensor]:
     weight, bias = _blank(style, style)
     size = SCALE / (GAIN * GAIN)
-    for row in range(_FACTS):
+    for row in range(FACTS):
         weight[row, row] = size
     for i in range(len(TRAITS)):
         weight[trait_columns().start + i, -1 - i] = size

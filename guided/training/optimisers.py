@@ -1,9 +1,8 @@
 """The optimisers of a training: AdamW, or Muon for hidden matrices with AdamW for all else.
 
 Muon replaces the update of a matrix by the nearest one whose directions all have the same length.
-It is scaled by .2 sqrt(max(A, B)) and by ``muon_lr`` times the recipe's learning rate.  A factor
-of 1 was slower than AdamW for the denoiser; with 7 the denoiser and the prior are after 185 and 130
-steps where AdamW is after 250 and 150, and the lead grows.
+It is scaled by .2 sqrt(max(A, B)) and by ``muon_lr`` times the recipe's learning rate: with 1e-3
+and a factor of 7 a matrix of 192 x 192 takes steps of .02, those of Muon's author.
 Source: Loshchilov & Hutter 2019 (AdamW); Jordan et al. 2024 (Muon); Liu et al. 2025 (its scale).
 """
 
