@@ -109,8 +109,9 @@ class Gpt2:
                 hint="Give a shorter prompt or fewer words to write.",
             )
         cache = _cache(context, self.layers)
+        # The cache by its place: releases of transformers differ in what they call it.
         hidden = self.model.transformer(
-            input_ids=tokens.to(self.device.torch), past_key_values=cache, use_cache=True
+            tokens.to(self.device.torch), cache, use_cache=True
         ).last_hidden_state
         return Reading(self.model.lm_head(hidden[:, -1]), _leaves(cache))
 

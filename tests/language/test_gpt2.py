@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ def test_one_token_after_a_context_equals_the_whole(language: Gpt2) -> None:
     for name, leaf in whole.context.items():
         assert leaf.shape == (3, 2, 9, 16)
         assert torch.allclose(last.context[name], leaf, atol=2e-5)
+
+
+def test_reading_warns_of_nothing(language: Gpt2) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        first = language.read(torch.tensor([[1, 2]]))
+        language.read(torch.tensor([[3]]), first.context)
 
 
 def test_it_agrees_with_transformers_own_loading(folder: Path) -> None:
