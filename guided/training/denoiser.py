@@ -11,7 +11,8 @@ Words come from the frozen CLIP's text tower and a picture's embedding from its 
 is left out of some rows, so that the model can be asked with either, both or none; the counterpart
 of classifier-free guidance is the empty text.
 Source: Salimans & Ho 2022 (v); Hang et al. 2023 (min-SNR); Ho & Salimans 2022; Nichol & Dhariwal
-2021 (the cosine schedule).  ``guided.training.read_denoiser`` says what ``facts`` adds.
+2021 (the cosine schedule).  ``guided.training.read_denoiser`` says what ``facts`` adds; ``words``
+counts errors more where a word lies on a shirt, which is too small to be learnt soon otherwise.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ from guided.generators.diffusion_vae import (
 from guided.generators.diffusion_words import Words
 from guided.guidance.denoise import Denoising
 from guided.nets.denoiser import PortraitDenoiser
+from guided.portraits.attributes import KEYS, VALUES
 from guided.training.latent_store import LatentStore
 from guided.training.objective import (
     Metric,
@@ -55,6 +57,7 @@ from guided.training.objective import (
 )
 from guided.training.objective import Parts as Losses
 from guided.training.pictures import Pictures
+from guided.training.places import place_of
 from guided.training.read_denoiser import ReadDenoiser
 from guided.training.text_gan_world import Looks, truth_of, without_kept_words, world_looks
 from guided.training.told import ToldObjective
@@ -65,6 +68,7 @@ MONITOR_SEED, MONITOR_COUNT, MADE = 6_200_000, 256, 32
 #: How the monitor's pictures are made.
 STEPS, CFG = 12, 4.0
 _MIDDLES = 16
+_SIGN, _SILENT = KEYS.index("sign"), VALUES["sign"].index("none")
 
 
 class DenoiserSettings(ObjectiveSettings):
@@ -85,6 +89,7 @@ class DenoiserSettings(ObjectiveSettings):
     apart: float = Field(0.5, ge=0, le=1, description="of rows with a picture: no words")
     cap: float = Field(5.0, ge=1, description="largest weight of an error of x0")
     facts: float = Field(0.0, ge=0, description="weight of reading attributes off middle tokens")
+    words: float = Field(0.0, ge=0, description="how much more errors count where a word lies")
     read_after: int = Field(3, ge=1, description="blocks after which they are read")
 
     @model_validator(mode="after")
@@ -190,9 +195,10 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         output, logits = self._output(model, batch), None
         if isinstance(output, tuple):
             output, logits = output
-        error, snr = self._error(output, batch)
+        square, snr = self._square(output, batch)
+        error = square.flatten(1).mean(1)
         weight = (snr + 1).clamp(max=self.settings.cap) / (snr + 1)
-        total = (weight * error).mean()
+        total = (weight * (error + self._worded(square, batch))).mean()
         told = {"v": error.mean(), "v_noisy": _mean(error, snr < 0.1)}
         if logits is not None and batch.truth is not None:
             told["facts"] = facts_apart(logits, batch.truth)
@@ -212,12 +218,25 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
             batch.pooled, batch.image, batch.shown,
         )  # fmt: skip
 
-    def _error(self, output: Tensor, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
-        """Each row's mean square error of v, and its signal-to-noise ratio, [n]."""
+    def _square(self, output: Tensor, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
+        """Square errors of v [n, C, h, w], and each row's signal-to-noise ratio [n]."""
         a, s = self._signal(batch)
         wanted = a * batch.noise - s * batch.latents
-        error = (output.float() - wanted).square().flatten(1).mean(1)
-        return error, (a / s).square().flatten()
+        return (output.float() - wanted).square(), (a / s).square().flatten()
+
+    @cached_property
+    def lettered(self) -> Tensor:
+        """Where words lie, [h, w] in [0, 1] on the grid of the latents."""
+        size = int(self.autoencoder.vae.config.sample_size)
+        return place_of("sign", size // self.autoencoder.factor, size=size)
+
+    def _worded(self, square: Tensor, batch: NoisyBatch) -> Tensor:
+        """What each row's errors count for [n] besides, where it shows a word."""
+        if not self.settings.words or batch.truth is None:
+            return square.new_zeros(len(square))
+        shows = (batch.truth[:, _SIGN] >= 0) & (batch.truth[:, _SIGN] != _SILENT)
+        placed = (square * self.lettered.to(square.device)).flatten(1).mean(1)
+        return self.settings.words * shows.to(square.dtype) * placed
 
     # ----------------------------------------------------------------------- looking
 
@@ -258,7 +277,7 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
             latents, noise, times.to(latents.device), told.states.float(), told.mask.float(),
             told.pooled, features, latents.new_full((count,), shown),
         )  # fmt: skip
-        return float(self._error(self._output(model, batch), batch)[0].mean())
+        return float(self._square(self._output(model, batch), batch)[0].mean())
 
     def _preferred(self, model: PortraitDenoiser) -> dict[str, float]:
         """How often the guiding CLIP prefers a picture's caption to a near miss, and by how much.

@@ -64,9 +64,10 @@ def start_from(file: Path, objective: Objective[Any], state: State) -> str:
 
 
 def _cost(file: Path) -> dict[str, float]:
-    """What weights cost by the card beside them, with all before; {} where it is not theirs."""
-    place = file.parent / CARD_FILE
-    if not place.is_file():
+    """What weights cost by the card beside them or above, with all before; {} if not theirs."""
+    places = [folder / CARD_FILE for folder in (file.parent, file.parent.parent)]
+    place = next((each for each in places if each.is_file()), None)
+    if place is None:
         return {}
     card = read_card(place)
     if card.sha256 != hashlib.sha256(file.read_bytes()).hexdigest():

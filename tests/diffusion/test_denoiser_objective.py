@@ -15,6 +15,7 @@ from guided.errors import CannotDo, CorruptWeights
 from guided.generators.diffusion_own import load_own
 from guided.guidance.denoise import Guidance
 from guided.losses.clip import Clip
+from guided.portraits.attributes import KEYS, VALUES
 from guided.scorers.clip import ClipScorer
 from guided.scorers.latent import load_latent_scorer
 from guided.training import denoiser as module
@@ -22,6 +23,7 @@ from guided.training.denoiser import DenoiserObjective, DenoiserSettings, NoisyB
 from guided.training.fit import fit
 from guided.training.latent_scorer import LatentScorerObjective, LatentScorerSettings
 from guided.training.objective import Share, Surroundings
+from guided.training.places import place_of
 from guided.training.world_data import Pool
 from tests.diffusion import small_own
 from tests.diffusion.test_own_model import made
@@ -199,6 +201,37 @@ def test_what_the_middle_tokens_tell_is_learnt_and_not_shipped(
     names = load(files["transformer/diffusion_pytorch_model.safetensors"])
     assert not [name for name in names if name.startswith(("read.", "net.net."))]
     assert set(names) == set(objective.build().state_dict())
+
+
+def test_errors_count_more_where_a_word_lies_on_a_shirt(objective: DenoiserObjective) -> None:
+    told = DenoiserObjective(
+        objective.settings.model_copy(update={"words": 10.0}), objective.around
+    )
+    torch.manual_seed(0)
+    model, share = told.build(), Share(0, 0, 64)
+    batch = told.batch(share)
+    assert batch.truth is not None
+    shows = batch.truth[:, KEYS.index("sign")]
+    shows = (shows >= 0) & (shows != VALUES["sign"].index("none"))
+    assert 0 < int(shows.sum()) < 64
+    total, _ = told.loss(model, batch, share)
+    plain, _ = objective.loss(model, batch, share)
+    a, s = (each[batch.times].view(-1, 1, 1, 1) for each in told.levels)
+    square = (a * batch.noise - s * batch.latents).square()  # of a model that says nothing
+    more = (square * told.lettered).mean((1, 2, 3)) * shows
+    snr = (a / s).square().flatten()
+    expected = 10 * ((snr + 1).clamp(max=5) / (snr + 1) * more).mean()
+    assert float(total.detach() - plain.detach()) == pytest.approx(float(expected), rel=1e-3)
+
+
+def test_a_word_lies_low_in_the_middle_of_a_portrait() -> None:
+    place = place_of("sign", 16, people=6)
+    assert place.shape == (16, 16)
+    assert float(place.max()) == 1.0
+    assert float(place[:12].max()) == 0.0
+    assert float(place[12:, 4:12].sum()) == pytest.approx(float(place.sum()))
+    with pytest.raises(ValueError, match="128 pixels do not make 24 equal parts"):
+        place_of("sign", 24)
 
 
 def test_reading_after_more_blocks_than_there_are_is_refused() -> None:

@@ -262,6 +262,11 @@ def test_a_card_counts_what_the_weights_had_cost_before(tmp_path: Path) -> None:
     own = [card["samples_seen"] for card in seen]
     before = [card.get("samples_before", 0) for card in seen]
     assert before == [0, own[0], own[0] + own[1]]
+    inner = tmp_path / "2" / "inner" / "model.safetensors"  # a folder's card is above its weights
+    inner.parent.mkdir()
+    inner.write_bytes(Path(start).read_bytes())
+    _, deep = tiny.run(tiny.recipe(inner.parent, start=str(inner), samples=80, monitor_samples=0))
+    assert tomllib.loads(deep.files["card.toml"].decode())["samples_before"] == sum(own)
     Path(start).write_bytes((tmp_path / "0/model.safetensors").read_bytes())  # not this card's
     _, other = tiny.run(tiny.recipe(tmp_path, start=start, samples=80, monitor_samples=0))
     assert "samples_before" not in tomllib.loads(other.files["card.toml"].decode())
