@@ -12,7 +12,7 @@ is left out of some rows, so that the model can be asked with either, both or no
 of classifier-free guidance is the empty text.
 Source: Salimans & Ho 2022 (v); Hang et al. 2023 (min-SNR); Ho & Salimans 2022; Nichol & Dhariwal
 2021 (the cosine schedule).  ``guided.training.read_denoiser`` says what ``facts`` adds; ``words``
-counts errors more where a word lies on a shirt, which is too small to be learnt soon otherwise.
+counts errors more where words lie on shirts, which is too small to be learnt soon otherwise.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ from guided.generators.diffusion_vae import (
 from guided.generators.diffusion_words import Words
 from guided.guidance.denoise import Denoising
 from guided.nets.denoiser import PortraitDenoiser
-from guided.portraits.attributes import KEYS, VALUES
 from guided.training.latent_store import LatentStore
 from guided.training.objective import (
     Metric,
@@ -68,7 +67,6 @@ MONITOR_SEED, MONITOR_COUNT, MADE = 6_200_000, 256, 32
 #: How the monitor's pictures are made.
 STEPS, CFG = 12, 4.0
 _MIDDLES = 16
-_SIGN, _SILENT = KEYS.index("sign"), VALUES["sign"].index("none")
 
 
 class DenoiserSettings(ObjectiveSettings):
@@ -198,7 +196,7 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         square, snr = self._square(output, batch)
         error = square.flatten(1).mean(1)
         weight = (snr + 1).clamp(max=self.settings.cap) / (snr + 1)
-        total = (weight * (error + self._worded(square, batch))).mean()
+        total = (weight * (error + self._worded(square))).mean()
         told = {"v": error.mean(), "v_noisy": _mean(error, snr < 0.1)}
         if logits is not None and batch.truth is not None:
             told["facts"] = facts_apart(logits, batch.truth)
@@ -230,13 +228,15 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         size = int(self.autoencoder.vae.config.sample_size)
         return place_of("sign", size // self.autoencoder.factor, size=size)
 
-    def _worded(self, square: Tensor, batch: NoisyBatch) -> Tensor:
-        """What each row's errors count for [n] besides, where it shows a word."""
-        if not self.settings.words or batch.truth is None:
+    def _worded(self, square: Tensor) -> Tensor:
+        """What each row's errors count for [n] besides, where words lie.
+
+        Rows without a word count alike: were they left out, the mean that a square error leads to
+        would show more words than there are.
+        """
+        if not self.settings.words:
             return square.new_zeros(len(square))
-        shows = (batch.truth[:, _SIGN] >= 0) & (batch.truth[:, _SIGN] != _SILENT)
-        placed = (square * self.lettered.to(square.device)).flatten(1).mean(1)
-        return self.settings.words * shows.to(square.dtype) * placed
+        return self.settings.words * (square * self.lettered.to(square.device)).flatten(1).mean(1)
 
     # ----------------------------------------------------------------------- looking
 
