@@ -20,6 +20,7 @@ from torch import Tensor
 
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.guidance.denoise import Denoiser
+from guided.nets.attention import attention_end, attention_parts
 
 Way = Literal["replace", "refine"]
 
@@ -141,19 +142,13 @@ class ControlledAttention:
     ) -> Tensor:
         """Tokens [N, Q, W] that look at themselves or at other tokens [N, L, W2]."""
         given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attention_parts(attn, hidden_states, given)
         rows, length, _ = given.shape
         mask = attn.prepare_attention_mask(attention_mask, length, rows)
-        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
-        key = attn.head_to_batch_dim(attn.to_k(given))
-        value = attn.head_to_batch_dim(attn.to_v(given))
         seen = attn.get_attention_scores(query, key, mask)
         split = seen.view(rows, attn.heads, *seen.shape[1:])
         split = self.control(split, words=encoder_hidden_states is not None)
-        out = attn.batch_to_head_dim(torch.bmm(split.reshape(seen.shape), value))
-        for layer in attn.to_out:
-            out = layer(out)
-        mixed: Tensor = out / attn.rescale_output_factor
-        return mixed
+        return attention_end(attn, torch.bmm(split.reshape(seen.shape), value))
 
 
 @dataclass

@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import PixArtAlphaCombinedTimestepSizeEmbeddings
 from torch import Tensor, nn
 
-from guided.nets.attention import suit_attention
+from guided.nets.attention import norm_attention, suit_attention
 
 
 class _TimeAndMore(PixArtAlphaCombinedTimestepSizeEmbeddings):  # type: ignore[misc]
@@ -41,8 +41,9 @@ class _TimeAndMore(PixArtAlphaCombinedTimestepSizeEmbeddings):  # type: ignore[m
 class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Noisy latents, a time step, words and perhaps a picture's embedding to the model's output.
 
-    ``net`` is a stock PixArtTransformer2DModel of ``layers`` blocks that are ``width`` wide.
-    ``text_width`` is that of the words' tokens, ``embed_width`` that of pooled embeddings.
+    ``net`` is a PixArtTransformer2DModel of ``layers`` blocks that are ``width`` wide, with norms
+    of queries and keys.  ``text_width`` is that of the words' tokens, ``embed_width`` that of
+    pooled embeddings.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -65,6 +66,7 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             sample_size=sample_size, patch_size=patch_size, caption_channels=text_width,
             norm_type="ada_norm_single", use_additional_conditions=False, interpolation_scale=1,
         )  # fmt: skip
+        norm_attention(self.net)
         self.net.adaln_single.emb = _TimeAndMore(width, size_emb_dim=width // 3)
         self.words_time = nn.Linear(embed_width, width)
         self.image_time = nn.Linear(embed_width, width)
@@ -91,7 +93,7 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
         Words are tokens [N, L, text_width] of which ``encoder_attention_mask`` [N, L] are read,
         and their unit embedding ``pooled`` [N, D].  ``image`` [N, D] are unit embeddings of
-        pictures, which rows where ``shown`` [N] is 0 do not see (None: all do).
+        pictures, of which nothing is told to rows where ``shown`` [N] is 0 (None: all see theirs).
         """
         tokens, read, more = self.told(
             hidden_states.dtype, encoder_hidden_states, encoder_attention_mask, pooled, image, shown
@@ -123,7 +125,7 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         if image is not None:
             seen = image.new_ones(len(image)) if shown is None else shown
             given, seen = (scale * image).to(kind), seen.to(kind)[:, None]
-            extra = self.image_words(given).view(len(image), -1, tokens.shape[2])
+            extra = (seen * self.image_words(given)).view(len(image), -1, tokens.shape[2])
             tokens = torch.cat([tokens, extra.to(tokens.dtype)], 1)
             read = torch.cat([read, seen.expand(-1, extra.shape[1])], 1)
             more = more + seen * self.image_time(given)

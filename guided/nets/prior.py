@@ -15,15 +15,16 @@ from diffusers import ConfigMixin, ModelMixin, PriorTransformer
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from guided.nets.attention import suit_attention
+from guided.nets.attention import norm_attention, suit_attention
 
 
 class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A noisy embedding, a time step and words to the embedding expected behind it.
 
-    ``net`` is a stock PriorTransformer of ``layers`` blocks that are ``width`` wide.  It reads
-    ``words`` tokens at most; ``text_width`` is theirs, ``embed_width`` that of embeddings.  Inside,
-    embeddings have mean 0 and deviation 1 in every place: ``settle`` says what they are outside.
+    ``net`` is a PriorTransformer of ``layers`` blocks that are ``width`` wide, with norms of
+    queries and keys.  It reads ``words`` tokens at most; ``text_width`` is theirs, ``embed_width``
+    that of embeddings.  Inside, embeddings have mean 0 and deviation 1 in every place: ``settle``
+    says what they are outside.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -41,6 +42,7 @@ class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
             num_attention_heads=heads, attention_head_dim=width // heads, num_layers=layers,
             embedding_dim=embed_width, num_embeddings=words, additional_embeddings=4,
         )  # fmt: skip
+        norm_attention(self.net)
         self.net.encoder_hidden_states_proj = nn.Linear(text_width, width)
         nn.init.normal_(self.net.positional_embedding, std=0.02)
         nn.init.normal_(self.net.prd_embedding, std=0.02)

@@ -10,14 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 from torch.nn import functional
 
+from guided.nets.attention import PlainAttention, normed
 from guided.nets.denoiser import PortraitDenoiser
 from guided.nets.packed_linear import PackedGelu, PackedLinear, kernels_there
 
-_PLAIN = (AttnProcessor, AttnProcessor2_0)
+_PLAIN = (PlainAttention, AttnProcessor2_0)
 
 
 class QuickDenoiser:
@@ -36,7 +37,7 @@ class QuickDenoiser:
         self._heads = net.config.num_attention_heads
         blocks = net.transformer_blocks
         self._words = [
-            (self._split(block.attn2.to_k(tokens)), self._split(block.attn2.to_v(tokens)))
+            self._looked_at(block.attn2, block.attn2.to_k(tokens), block.attn2.to_v(tokens))
             for block in blocks
         ]
         tables = torch.stack([block.scale_shift_table for block in blocks])
@@ -93,7 +94,7 @@ class QuickDenoiser:
         shift, scale, gate, shift_up, scale_up, gate_up = change
         own, told = block.attn1, block.attn2
         a = _moved(x, block.norm1.eps, shift, scale)
-        seen = self._seen(own, a, tuple(self._split(to.product(a)) for to in (own.to_k, own.to_v)))
+        seen = self._seen(own, a, self._looked_at(own, own.to_k.product(a), own.to_v.product(a)))
         x = _gated(x, gate, own.to_out[0].product(seen))
         seen = self._seen(told, x, words, self._mask)
         x = told.to_out[0].product(seen, onto=x)
@@ -103,10 +104,14 @@ class QuickDenoiser:
 
     def _seen(self, own: Any, x: Tensor, kept: tuple[Tensor, ...], mask: Any = None) -> Tensor:
         """What attention reads [N * T, width]."""
-        query = self._split(own.to_q.product(x))
+        query = normed(own.norm_q, self._split(own.to_q.product(x)))
         keys, values = kept
         found = functional.scaled_dot_product_attention(query, keys, values, mask, scale=own.scale)
         return found.transpose(1, 2).reshape(x.shape)
+
+    def _looked_at(self, own: Any, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values by heads, as the layer looks at them."""
+        return normed(own.norm_k, self._split(keys)), self._split(values)
 
     def _split(self, x: Tensor) -> Tensor:
         """Heads [N, heads, T, width / heads] of tokens [N * T, width] or [N, T, width]."""

@@ -124,6 +124,34 @@ def test_everything_that_is_told_matters_and_what_is_not_shown_does_not() -> Non
             assert float((other - plain).abs().amax((1, 2, 3)).min()) > 1e-3
 
 
+def test_what_is_hidden_stays_hidden_however_sharp_attention_is() -> None:
+    net = small_own.denoiser()
+    stream = torch.Generator().manual_seed(0)
+    noisy = torch.randn(2, 6, 8, 8, generator=stream)
+    states = torch.randn(2, 5, 32, generator=stream)
+    mask = torch.tensor([[1.0, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    told = (noisy, torch.tensor([100, 700]), states, mask, unit(seed=1))
+    hidden = torch.tensor([0.0, 1.0])
+    layers = [layer for b in net.net.transformer_blocks for layer in (b.attn1, b.attn2)]
+    with torch.no_grad():
+        net.image_words.weight.mul_(100)
+        for layer in layers:  # products of queries and keys that no norm bounded were 1e6
+            layer.to_q.weight.mul_(1000)
+            layer.to_k.weight.mul_(1000)
+        one, two = (net(*told, unit(seed=seed), hidden) for seed in (2, 3))
+        assert torch.equal(one[0], two[0])
+        assert float((one[1] - two[1]).abs().max()) > 1e-4
+        unread = states.clone()
+        unread[0, 3:] += 5
+        other = net(*told[:2], unread, *told[3:], unit(seed=2), hidden)
+        torch.testing.assert_close(other, one)
+        for layer in layers:  # nor by norms that have grown
+            layer.norm_q.weight.mul_(100)
+            layer.norm_k.weight.mul_(100)
+        one, two = (net(*told, unit(seed=seed), hidden) for seed in (2, 3))
+        assert torch.equal(one[0], two[0])
+
+
 def test_attention_for_a_cpu_is_the_same_function() -> None:
     net = small_own.denoiser()
     stream = torch.Generator().manual_seed(0)
