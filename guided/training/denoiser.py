@@ -236,7 +236,9 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         """
         if not self.settings.words:
             return square.new_zeros(len(square))
-        return self.settings.words * (square * self.lettered.to(square.device)).flatten(1).mean(1)
+        placed = (square * self.lettered.to(square.device)).flatten(1).mean(1)
+        counted: Tensor = self.settings.words * placed
+        return counted
 
     # ----------------------------------------------------------------------- looking
 
@@ -254,28 +256,28 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
 
     @torch.no_grad()
     def monitor(self, model: nn.Module) -> dict[str, float]:
-        """The error of v told words or a picture, and what the guiding CLIP says of pictures."""
+        """The error of v told words, a picture or nothing, and what the guiding CLIP says."""
         bare: Any = self.inside(model)
         looks, latents, features = self.looked_at
-        words = self.read(looks.words)
+        words, silence = self.read(looks.words), self.read([""] * len(latents))
+        ways = {"words": (words, 0.0), "picture": (silence, 1.0), "nothing": (silence, 0.0)}
         found = {
-            f"monitor_{name}": self._watched(bare, latents, features, words, shown)
-            for name, shown in (("v_words", 0.0), ("v_picture", 1.0))
+            f"monitor_v_{name}": self._watched(bare, latents, features, *told)
+            for name, told in ways.items()
         }
         return found | self._preferred(bare)
 
     def _watched(
         self, model: nn.Module, latents: Tensor, features: Tensor, words: Words, shown: float
     ) -> float:
-        """The mean error of v at evenly spread time steps; with a picture, words are left out."""
+        """The mean error of v at evenly spread time steps."""
         count, steps = len(latents), len(self.levels[0])
         stream = torch.Generator().manual_seed(0)
         noise = torch.randn(latents.shape, generator=stream).to(latents.device)
         times = (torch.arange(count) % _MIDDLES * 2 + 1) * steps // (2 * _MIDDLES)
-        told = self.read([""] * count) if shown else words
         batch = NoisyBatch(
-            latents, noise, times.to(latents.device), told.states.float(), told.mask.float(),
-            told.pooled, features, latents.new_full((count,), shown),
+            latents, noise, times.to(latents.device), words.states.float(), words.mask.float(),
+            words.pooled, features, latents.new_full((count,), shown),
         )  # fmt: skip
         return float(self._square(self._output(model, batch), batch)[0].mean())
 
@@ -307,13 +309,14 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         """The folder of the denoiser and its scheduler, with the names of what it shares."""
         bare: Any = self.inside(model)
         looks, _, features = self.looked_at
-        seen = features.cpu()[:MADE]
-        true, false = (seen * looks.texts[:MADE]).sum(1), (seen * looks.wrong[:MADE]).sum(1)
+        drawn = features.cpu()[:MADE]
+        true, false = (drawn * looks.texts[:MADE]).sum(1), (drawn * looks.wrong[:MADE]).sum(1)
         best = {"prefers": float((true > false).float().mean()), "cosine": float(true.mean())}
-        others = float((seen * looks.texts[:MADE].roll(1, 0)).sum(1).mean())
-        floors = {"v": 1.0, "prefers": 0.5, "cosine": others}
+        others = float((drawn * looks.texts[:MADE].roll(1, 0)).sum(1).mean())
+        seen = self.monitor(bare)
+        floors = {"v": seen.pop("monitor_v_nothing"), "prefers": 0.5, "cosine": others}
         metrics = {}
-        for name, value in self.monitor(bare).items():
+        for name, value in seen.items():
             kind = name.removeprefix("monitor_").partition("_")[0]
             metrics[name] = Metric(value, floors[kind], best.get(kind, 0.0))
         parts = Parts(
@@ -322,7 +325,7 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
         notes = (
             f"Predicts v; {STEPS} steps of DPM++ 2M at cfg {CFG:g} for the monitor, which asks the "
             f"guiding CLIP about {MADE} pictures of captions and as many of pictures' embeddings; "
-            "ceiling: the renderer's own pictures."
+            "ceiling: the renderer's own pictures; floor of the error of v: told nothing."
         )
         return Product(
             role="denoiser", kind="pixart", metrics=metrics, notes=notes,
