@@ -20,7 +20,7 @@ from torch import Tensor
 
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.guidance.denoise import Denoiser
-from guided.nets.attention import attention_end, attention_parts
+from guided.nets.attention import PlainAttention
 
 Way = Literal["replace", "refine"]
 
@@ -126,31 +126,6 @@ class Control:
         return torch.cat([before, one, weights * two])
 
 
-class ControlledAttention:
-    """diffusers' attention with a Control between the softmax and the values."""
-
-    def __init__(self, control: Control) -> None:
-        self.control = control
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        **unused: Any,
-    ) -> Tensor:
-        """Tokens [N, Q, W] that look at themselves or at other tokens [N, L, W2]."""
-        given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attention_parts(attn, hidden_states, given)
-        rows, length, _ = given.shape
-        mask = attn.prepare_attention_mask(attention_mask, length, rows)
-        seen = attn.get_attention_scores(query, key, mask)
-        split = seen.view(rows, attn.heads, *seen.shape[1:])
-        split = self.control(split, words=encoder_hidden_states is not None)
-        return attention_end(attn, torch.bmm(split.reshape(seen.shape), value))
-
-
 @dataclass
 class Controlled:
     """A model under a Control, for as long as ``controlled`` lasts."""
@@ -187,7 +162,7 @@ def controlled(
             hint="Take --method ddpm or sdedit.",
         )
     before = dict(processors)
-    net.set_attn_processor({name: ControlledAttention(control) for name in before})
+    net.set_attn_processor({name: PlainAttention(control) for name in before})
     try:
         yield Controlled(model, control, evaluations)
     finally:

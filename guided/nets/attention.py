@@ -8,17 +8,31 @@ Source: Dehghani et al. 2023 (ViT-22B), section 2, norms of queries and keys.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
-from diffusers.models.attention_processor import Attention, AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 from torch import Tensor, nn
 
 _EPS = 1e-6
 
 
-class PlainAttention(AttnProcessor):  # type: ignore[misc]
-    """Attention as plain products, with the norms of queries and keys that a layer has."""
+class Change(Protocol):
+    """Turns attention [N, heads, Q, L], to ``words`` or of tokens among themselves, into other."""
+
+    def __call__(self, probabilities: Tensor, *, words: bool) -> Tensor:
+        """Attention of the same shape."""
+        ...
+
+
+class PlainAttention:
+    """Attention as plain products, with the norms of queries and keys that a layer has.
+
+    ``change`` may turn attention [N, heads, Q, L] into other attention before values are read.
+    """
+
+    def __init__(self, change: Change | None = None) -> None:
+        self.change = change
 
     def __call__(
         self,
@@ -26,40 +40,24 @@ class PlainAttention(AttnProcessor):  # type: ignore[misc]
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        *given: Any,
-        **more: Any,
+        **unused: Any,
     ) -> Tensor:
         """Tokens [N, Q, W] that look at themselves or at other tokens [N, L, W2]."""
-        if attn.norm_q is None and attn.norm_k is None:
-            plain: Tensor = super().__call__(
-                attn, hidden_states, encoder_hidden_states, attention_mask, *given, **more
-            )
-            return plain
-        seen = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = attention_parts(attn, hidden_states, seen)
-        mask = attn.prepare_attention_mask(attention_mask, seen.shape[1], len(seen))
-        found = torch.bmm(attn.get_attention_scores(query, key, mask), value)
-        return attention_end(attn, found)
-
-
-def attention_parts(attn: Any, tokens: Tensor, seen: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of ``tokens`` [N, Q, W], and keys and values of ``seen`` [N, L, W2], normed as the
-    layer wants them: each [N * heads, Q or L, width of a head].
-    """
-    query, key, value = (
-        attn.head_to_batch_dim(part(given))
-        for part, given in ((attn.to_q, tokens), (attn.to_k, seen), (attn.to_v, seen))
-    )
-    return normed(attn.norm_q, query), normed(attn.norm_k, key), value
-
-
-def attention_end(attn: Any, found: Tensor) -> Tensor:
-    """What a layer gives for what its heads found, [N * heads, Q, width of a head]."""
-    out = attn.batch_to_head_dim(found)
-    for layer in attn.to_out:
-        out = layer(out)
-    mixed: Tensor = out / attn.rescale_output_factor
-    return mixed
+        given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query = normed(attn.norm_q, attn.head_to_batch_dim(attn.to_q(hidden_states)))
+        key = normed(attn.norm_k, attn.head_to_batch_dim(attn.to_k(given)))
+        value = attn.head_to_batch_dim(attn.to_v(given))
+        mask = attn.prepare_attention_mask(attention_mask, given.shape[1], len(given))
+        seen = attn.get_attention_scores(query, key, mask)
+        if self.change is not None:
+            split = seen.view(len(given), attn.heads, *seen.shape[1:])
+            split = self.change(split, words=encoder_hidden_states is not None)
+            seen = split.reshape(seen.shape)
+        out = attn.batch_to_head_dim(torch.bmm(seen, value))
+        for layer in attn.to_out:
+            out = layer(out)
+        mixed: Tensor = out / attn.rescale_output_factor
+        return mixed
 
 
 def normed(norm: nn.Module | None, x: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ class QuickDenoiser:
             len(given) == len(self._more)
             and given.dtype == self._more.dtype
             and not (torch.is_grad_enabled() and given.requires_grad)
-            and all(type(each.processor) in _PLAIN for b in blocks for each in (b.attn1, b.attn2))
+            and all(_plain(each.processor) for b in blocks for each in (b.attn1, b.attn2))
         )
 
     @torch.no_grad()
@@ -116,6 +116,11 @@ class QuickDenoiser:
     def _split(self, x: Tensor) -> Tensor:
         """Heads [N, heads, T, width / heads] of tokens [N * T, width] or [N, T, width]."""
         return x.view(len(self._more), -1, self._heads, x.shape[-1] // self._heads).transpose(1, 2)
+
+
+def _plain(processor: Any) -> bool:
+    """Whether a layer computes attention as always, with nothing that changes it."""
+    return type(processor) in _PLAIN and getattr(processor, "change", None) is None
 
 
 def _moved(x: Tensor, eps: float, shift: Tensor, scale: Tensor) -> Tensor:

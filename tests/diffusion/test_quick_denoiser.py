@@ -15,7 +15,7 @@ from guided.core.seeds import Seeds
 from guided.generators.diffusion import Diffusion
 from guided.generators.diffusion_own import load_own
 from guided.guidance.denoise import Denoising
-from guided.nets.attention import suit_attention
+from guided.nets.attention import PlainAttention, suit_attention
 from guided.nets.packed_linear import PackedLinear, pack_linears
 from guided.nets.quick_denoiser import QuickDenoiser
 from tests.diffusion import small_own
@@ -163,6 +163,8 @@ def test_when_the_quick_way_is_not_taken(model: Diffusion) -> None:
             """A processor of an edit."""
 
         net.set_attn_processor(Watching())
+        assert not quick.fits(given)
+        net.set_attn_processor(PlainAttention(lambda seen, *, words: seen))
         assert not quick.fits(given)
     finally:
         suit_attention(net, torch.device("cpu"))
