@@ -16,6 +16,7 @@ from torch import nn
 
 from guided.training.objective import Objective
 from guided.training.settings import TrainingSettings
+from guided.training.team_muon import TeamMuon
 
 #: A group's key: its learning rate is so many times the recipe's.
 TIMES = "times"
@@ -67,7 +68,7 @@ def optimiser_of(
     )
     if settings.optimiser == "adamw":
         return rest
-    muon = torch.optim.Muon(
+    muon = TeamMuon(
         [{"params": hidden, TIMES: settings.muon_lr}],
         weight_decay=settings.weight_decay / settings.muon_lr,
         adjust_lr_fn="match_rms_adamw",

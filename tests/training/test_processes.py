@@ -11,7 +11,19 @@ import torch
 from guided.errors import CannotDo
 from guided.training import checkpoint, processes
 from guided.training.frozen import placed
+from guided.training.team_muon import shared_out
 from tests.training import tiny
+
+
+def two_processes(script: Path) -> None:
+    """Run a script in two processes that know of each other."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
+         "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", str(script)],
+        capture_output=True, text=True, env=environment, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
 
 
 def test_as_many_processes_as_asked_for_must_run(tmp_path: Path) -> None:
@@ -33,13 +45,7 @@ def test_two_processes_equal_one_with_the_same_whole_batch(tmp_path: Path) -> No
         "                    samples=160, processes=2)\n"
         "tiny.run(table)\n"
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
-         "--rdzv_backend", "c10d", "--rdzv_endpoint", "127.0.0.1:0", str(script)],
-        capture_output=True, text=True, env=environment, timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    two_processes(script)
     two = checkpoint.read_newest(tmp_path / "two" / "tiny")
     single = checkpoint.read_newest(tmp_path / "one" / "tiny")
     assert two is not None
@@ -48,6 +54,54 @@ def test_two_processes_equal_one_with_the_same_whole_batch(tmp_path: Path) -> No
     for name, tensor in single["model"].items():
         assert torch.allclose(tensor, two["model"][name], atol=1e-5, rtol=1e-5), name
     assert one.answer["finished"]
+
+
+def test_two_processes_share_the_work_of_muon_and_come_to_its_very_numbers(tmp_path: Path) -> None:
+    script = tmp_path / "muon.py"
+    script.write_text(
+        "import sys, torch\n"
+        f"sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from guided.training import team_muon\n"
+        "torch.distributed.init_process_group('gloo')\n"
+        "done, whole = [], torch.optim._muon._zeropower_via_newtonschulz\n"
+        "def counted(update, *more):\n"
+        "    done.append(tuple(update.shape))\n"
+        "    return whole(update, *more)\n"
+        "torch.optim._muon._zeropower_via_newtonschulz = counted\n"
+        "stream = torch.Generator().manual_seed(0)\n"
+        "shapes = [(8, 8), (4, 32), (32, 8), (8, 8), (5, 3)]\n"
+        "drawn = [torch.randn(s, generator=stream) for s in shapes]\n"
+        "own, other = ([torch.nn.Parameter(d.clone()) for d in drawn] for _ in range(2))\n"
+        "muons = team_muon.TeamMuon(own, lr=0.02), torch.optim.Muon(other, lr=0.02)\n"
+        "for step in range(3):\n"
+        "    counts = []\n"
+        "    for a, b, shape in zip(own, other, shapes):\n"
+        "        skipped = step == 1 and shape == (5, 3)\n"
+        "        a.grad = None if skipped else torch.randn(shape, generator=stream)\n"
+        "        b.grad = None if skipped else a.grad.clone()\n"
+        "    for muon in muons:\n"
+        "        done.clear()\n"
+        "        muon.step()\n"
+        "        counts.append(len(done))\n"
+        "    assert counts[0] < counts[1], counts\n"
+        "    for a, b in zip(own, other):\n"
+        "        assert torch.equal(a, b)\n"
+        "        assert a.grad is b.grad is None or torch.equal(a.grad, b.grad)\n"
+        "        one, two = (m.state[p]['momentum_buffer'] for m, p in zip(muons, (a, b)))\n"
+        "        assert torch.equal(one, two)\n"
+        "torch.distributed.destroy_process_group()\n"
+    )
+    two_processes(script)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+def test_work_is_shared_out_evenly(world: int) -> None:
+    work = [7.0, 1.0, 3.0, 3.0, 9.0, 2.0, 2.0, 5.0]
+    owners = shared_out(work, world)
+    laden = [sum(w for w, o in zip(work, owners, strict=True) if o == p) for p in range(world)]
+    assert sum(laden) == sum(work)
+    assert max(laden) <= max(4 / 3 * sum(work) / world, *work)
+    assert shared_out(work, world) == owners
 
 
 def test_the_processor_of_several_processes_is_a_device_that_models_are_put_on(
