@@ -60,22 +60,6 @@ def plain(value: Any, place: Mapping[int, Path]) -> Any:
     return value
 
 
-def _pictures_in(value: Any) -> list[Picture]:
-    if isinstance(value, Picture):
-        return [value]
-    if isinstance(value, Mapping):
-        return [picture for item in value.values() for picture in _pictures_in(item)]
-    if isinstance(value, (list, tuple)):
-        return [picture for item in value for picture in _pictures_in(item)]
-    return []
-
-
-def all_pictures(result: Result) -> list[Picture]:
-    """The result's pictures and those in its answer, each once."""
-    listed = [*result.pictures, *_pictures_in(result.answer)]
-    return list({id(picture): picture for picture in listed}.values())
-
-
 def _line(step: Step[Any]) -> str:
     losses = {name: float(value) for name, value in step.losses.items()}
     data = {"index": step.index, "total": step.total, "label": step.label, "losses": losses}
@@ -101,7 +85,7 @@ class Keeper:
             OutputError: a file that cannot be written.
         """
         folder = self.bench.folder
-        pictures = all_pictures(result)
+        pictures = result.pictures = result.all_pictures()
         wanted = self.recipe.out is not None or bool(pictures or result.files)
         if folder is None or not (wanted or folder.is_dir()):
             result.answer = plain(result.answer, {})

@@ -69,8 +69,23 @@ class Result:
 
     @property
     def images(self) -> list[Image.Image]:
-        """The pictures alone."""
-        return [picture.image for picture in self.pictures]
+        """What the pictures show, those of the answer included."""
+        return [picture.image for picture in self.all_pictures()]
+
+    def all_pictures(self) -> list[Picture]:
+        """The result's pictures and those in its answer, each once."""
+        listed = [*self.pictures, *_pictures_in(self.answer)]
+        return list({id(picture): picture for picture in listed}.values())
+
+
+def _pictures_in(value: Any) -> list[Picture]:
+    if isinstance(value, Picture):
+        return [value]
+    if isinstance(value, Mapping):
+        return [picture for item in value.values() for picture in _pictures_in(item)]
+    if isinstance(value, (list, tuple)):
+        return [picture for item in value for picture in _pictures_in(item)]
+    return []
 
 
 def drained(steps: Generator[Step[Any], None, ResultT]) -> ResultT:

@@ -109,6 +109,10 @@ class BoundDiffusion:
         """Pictures [B, 3, H, W] in [0, 1] of clean latents."""
         return self.pipe.picture(latents, decode)
 
+    def sketch(self, latents: Tensor) -> Tensor:
+        """Pictures in haste: by the tiny decoder where there is one, else by the linear preview."""
+        return self.pipe.picture(latents, "preview" if self.pipe.tiny is None else "tiny")
+
 
 class Diffusion:
     """A diffusion pipeline as a generator; its parts are frozen and on ``device``.

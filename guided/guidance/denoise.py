@@ -44,6 +44,10 @@ class Denoiser(Protocol):
         """Pictures [B, 3, H, W] in [0, 1] of clean latents [B, C, h, w]; differentiable."""
         ...
 
+    def sketch(self, latents: Tensor) -> Tensor:
+        """The same in haste, for somebody who watches."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
@@ -140,8 +144,8 @@ class Denoising:
     def steps(self) -> Stream[Step[Draft], None, Tensor]:
         """Yield a Step for each evaluation of the model; return clean latents [B, C, h, w].
 
-        The Steps' drafts show the prediction so far by the linear preview.  A row whose loss or
-        gradient is not finite goes unguided at that step; ``losses["skipped"]`` counts them.
+        The Steps' drafts sketch the prediction so far, once their image is looked at.  A row whose
+        loss or gradient is not finite goes unguided at that step: ``losses["skipped"]`` of them.
         """
         sample = self._first_sample()
         extra = self._step_options()
@@ -156,7 +160,7 @@ class Denoising:
                     sample = self._again(sample, clean, index, time, visit)
             with torch.no_grad():
                 sample = self.scheduler.step(output, time, sample, **extra, return_dict=False)[0]
-            draft = Draft({"x0": clean}, self._preview, (index + 1) / total, self._start)
+            draft = Draft({"x0": clean}, self._sketch, (index + 1) / total, self._start)
             yield Step(index + 1, total, "denoise", losses, draft)
         if self.skipped:
             logger.warning(
@@ -166,9 +170,9 @@ class Denoising:
             )
         return sample
 
-    def _preview(self, latent: Mapping[str, Tensor]) -> Tensor:
+    def _sketch(self, latent: Mapping[str, Tensor]) -> Tensor:
         with torch.no_grad():
-            return self.model.picture(latent["x0"], "preview")
+            return self.model.sketch(latent["x0"])
 
     def _first_sample(self) -> Tensor:
         noise = self.noise.detach()

@@ -50,6 +50,10 @@ class _Loop:
         """Never asked for: an embedding has no picture."""
         raise CannotDo("An embedding has no picture before it is decoded.")
 
+    def sketch(self, latents: Tensor) -> Tensor:
+        """Never asked for, as little as a picture."""
+        return self.picture(latents, "preview")
+
 
 def imagine(
     prior: BoundPrior,

@@ -119,7 +119,7 @@ class Walk(Denoising):
             sample = sample + self._after(sample, here, lower, done)
             if self.kept is not None:
                 sample = self.kept.put_back(sample, lower)
-            draft = Draft({"x0": clean}, self._preview, (done + 1) / total, self._start)
+            draft = Draft({"x0": clean}, self._sketch, (done + 1) / total, self._start)
             yield Step(done + 1, total, "denoise", losses, draft)
         return sample
 

@@ -45,6 +45,9 @@ class Gaussian:
     def picture(self, latents: Tensor, decode: str) -> Tensor:
         return latents[:, :3].sigmoid()
 
+    def sketch(self, latents: Tensor) -> Tensor:
+        return self.picture(latents, "preview")
+
 
 @dataclass(frozen=True)
 class Along(Loss):

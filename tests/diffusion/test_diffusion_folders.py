@@ -94,6 +94,17 @@ def test_saved_and_loaded_again_it_makes_the_same_bits(
     assert not torch.equal(before, made(model))
 
 
+def test_who_watches_sees_the_tiny_decoders_pictures_where_there_is_one(
+    folders: dict[str, Path],
+) -> None:
+    model, x = load_diffusion(folders["sd"]), torch.randn(1, 4, 8, 8)
+    bound = model.bound(["red"])
+    assert torch.equal(bound.sketch(x), model.pipe.picture(x, "preview"))
+    model.pipe.register_modules(tiny=seeded(tiny_decoder, 3).eval().requires_grad_(False))
+    assert torch.equal(bound.sketch(x), model.pipe.picture(x, "tiny"))
+    assert not torch.equal(bound.sketch(x), model.pipe.picture(x, "preview"))
+
+
 def test_every_way_to_see_and_steer_runs_and_rows_stay_apart(folders: dict[str, Path]) -> None:
     model = load_diffusion(folders["sd"])
     model.pipe.register_modules(tiny=seeded(tiny_decoder, 3).eval().requires_grad_(False))

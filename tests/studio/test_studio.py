@@ -227,6 +227,14 @@ def test_pictures_in_memory_are_saved_with_the_run() -> None:
     assert _pixels(studio.again(first).result().answer["results"][0]["image"]) == _pixels(first)
 
 
+@pytest.mark.parametrize("save", [False, True])
+def test_the_pictures_of_an_answer_are_at_hand_in_memory_saved_or_not(save: bool) -> None:
+    result = studio.run(_recipe(size=5), save=save).result()
+    assert isinstance(result.answer["results"][0]["image"], str) == save
+    assert [image.size for image in result.images] == [(5, 5)]
+    assert (result.folder is not None) == save
+
+
 def test_history_is_newest_first_and_skips_damage(tmp_path: Path, caplog) -> None:
     folders = [
         studio.run(_recipe(seed=seed, about=f"n{seed}")).result().folder for seed in range(3)
