@@ -19,7 +19,7 @@ from guided.core.objective import Objective
 from guided.core.protocols import Scorer
 from guided.core.run import drained
 from guided.core.seeds import Seeds
-from guided.generators.diffusion import Diffusion
+from guided.generators.diffusion import CFG, Diffusion
 from guided.guidance.denoise import Denoising, Guidance, Jacobian
 from guided.guidance.denoise_levels import Level
 from guided.guidance.denoise_views import Decode, LatentScorer
@@ -66,7 +66,7 @@ class Sampler:
 
     model: Diffusion
     steps: int = 20
-    cfg: float = 4.0
+    cfg: float = CFG["own"]
     guidance: Guidance | None = None
 
     def latents(self, texts: Sequence[str], seeds: Sequence[int]) -> Tensor:

@@ -51,7 +51,7 @@ def run(options: Options, bench: Workbench) -> Steps:
 def _check(options: Options) -> None:
     """Raise for what no model is needed to refuse."""
     for name, value in (("cfg", options.cfg), ("guide-scale", options.guide_scale)):
-        if not math.isfinite(value):
+        if value is not None and not math.isfinite(value):
             raise UsageError(
                 f"--{name} is {value}; it must be a finite number.",
                 hint=f"Leave --{name} out to take the default.",
@@ -119,6 +119,7 @@ class Job:
     guided: int = 0
 
     def __post_init__(self) -> None:
+        self.cfg = self.model.cfg if self.options.cfg is None else self.options.cfg
         self.size = self._size()
         self.model.pipe.latent_shape(self.size)
         self.guidance = self._guidance() if _guided(self.options) else None
@@ -211,12 +212,12 @@ class Job:
         apart = [options.negative] * len(rows)
         guidance = replace(self.guidance, prompts=tuple(prompts)) if self.guidance else None
         return Denoising(
-            self.model.bound(prompts, apart, cfg=options.cfg, size=self.size),
+            self.model.bound(prompts, apart, cfg=self.cfg, size=self.size),
             self.model.scheduler(options.scheduler),
             self.model.start(seeds, size=self.size)["noise"],
             seeds,
             options.steps,
-            options.cfg,
+            self.cfg,
             guidance,
             options.eta,
         )
@@ -231,7 +232,7 @@ class Job:
             prompt, seed = rows[int((~fine).int().argmax())]
             options = self.options
             raise CannotDo(
-                f"The picture of {prompt!r} with seed {seed} is not finite at cfg {options.cfg:g} "
+                f"The picture of {prompt!r} with seed {seed} is not finite at cfg {self.cfg:g} "
                 f"and guide-scale {options.guide_scale:g}.",
                 hint="Lower --cfg and --guide-scale; if that does not help, the weights are "
                 "damaged: get them again.",

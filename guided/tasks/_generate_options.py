@@ -28,7 +28,9 @@ class DiffusionKeys(TaskOptions):
     denoiser: str = option("a diffusion model's name, or local-dir:FOLDER (diffusion)", "")
     scheduler: str = option("ddim, ddpm, dpm++, euler, ... (diffusion); empty: the model's own", "")
     steps: int = option("denoising steps (diffusion)", 20, ge=0, le=1000)
-    cfg: float = option("classifier-free guidance, 1 is none (diffusion)", 5.0, ge=1)
+    cfg: float | None = option(
+        "classifier-free guidance, 1 is none (diffusion); empty: what suits the model", None, ge=1
+    )
     negative: str = option("what the pictures should not show (diffusion)", "")
     guide: list[str] = option(
         "what CLIP steers to: 'TEXT | TEXT::WEIGHT'; 'prompt' for the prompt itself (diffusion)", []

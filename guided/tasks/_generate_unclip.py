@@ -107,9 +107,7 @@ class UnclipJob(diffusion.Job):
         options = self.options
         texts = [prompt if options.reread else "" for prompt, _ in rows]
         apart = [options.negative] * len(rows)
-        loop.model = self.model.bound(
-            texts, apart, cfg=options.cfg, size=self.size, image=self.image
-        )
+        loop.model = self.model.bound(texts, apart, cfg=self.cfg, size=self.size, image=self.image)
         return loop
 
     def result(self) -> Result:

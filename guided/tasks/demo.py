@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Picture, Result, Step
 from guided.errors import MissingWeights
-from guided.tasks import _demo_caption, _demo_edit, _demo_generate, _demo_search
+from guided.tasks import _demo_caption, _demo_denoise, _demo_edit, _demo_generate, _demo_search
 from guided.tasks import _report as html
 from guided.tasks._report import Section
 from guided.tasks.base import Steps, TaskOptions, Workbench, option
@@ -250,6 +250,16 @@ def the_gan(stage: Stage) -> Generator[Step[Any], None, Section]:
     return (yield from _demo_generate.the_gan(stage.bench, stage.reader))
 
 
+def the_diffusion(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """Pictures of a prompt that grow out of noise, steered by CLIP and not."""
+    return (yield from _demo_denoise.the_diffusion(stage.bench, stage.reader))
+
+
+def the_variations(stage: Stage) -> Generator[Step[Any], None, Section]:
+    """A portrait drawn anew from CLIP's view of it, and turned towards words."""
+    return (yield from _demo_denoise.the_variations(stage.bench, stage.hero))
+
+
 #: The chapters in their order; each yields Steps and returns its part of the page.
 CHAPTERS: tuple[Chapter, ...] = (
     the_world,
@@ -259,6 +269,8 @@ CHAPTERS: tuple[Chapter, ...] = (
     the_caption,
     the_edit,
     the_gan,
+    the_diffusion,
+    the_variations,
 )
 
 

@@ -30,13 +30,14 @@ from torch import Tensor
 from guided.core.objective import Objective
 from guided.core.run import drained
 from guided.core.seeds import Seeds
+from guided.generators.diffusion import CFG as GUIDED
 from guided.guidance.denoise import Guidance, denoise
 from guided.losses.clip import Clip
 from guided.tasks.generate import Options
 
 WORDS = "a portrait of a smiling person with curly pink hair, round glasses and a green hat"
 UNGUIDED, DEFAULT, COMMUNITY = "unguided", "default", "community"
-CFG = 4.0
+CFG = GUIDED["own"]
 
 
 def default_path() -> dict[str, Any]:

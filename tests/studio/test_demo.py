@@ -17,13 +17,22 @@ from guided.errors import MissingWeights
 from guided.judging.caption_parser import read_caption
 from guided.judging.reader import Reader, Reading
 from guided.nets.reader import ReaderNet
-from guided.tasks import _caption_kit, _demo_edit, _demo_generate, _report, demo
+from guided.tasks import (
+    _caption_kit,
+    _demo_denoise,
+    _demo_edit,
+    _demo_generate,
+    _report,
+    demo,
+)
 from guided.tasks._edit_models import EditModels
 from guided.tasks._generate_gan import open_job
 from guided.tasks._generate_options import Options as GenerateOptions
 from guided.tasks.base import Workbench
 from guided.training.reading import CLASSES
+from tests.diffusion import small_own
 from tests.text_gan.tiny_text_gan import write_gan
+from tests.tiny_clip import write_clip
 from tests.tiny_edit import write_delta, write_inverter, write_models
 from tests.tiny_language import write_language
 
@@ -67,6 +76,20 @@ def small_gan(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPath
     file = write_gan(tmp_path_factory.mktemp("gan"), "clip", text=256)
     options = GenerateOptions(prompts=["a person"], method="gan", gan=str(file))
     monkeypatch.setattr(_demo_generate, "_opened", lambda bench: open_job(options, bench))
+
+
+@pytest.fixture(autouse=True)
+def small_noise(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A tiny random diffusion model that listens to a tiny CLIP."""
+    folder = tmp_path_factory.mktemp("noise")
+    bundle = write_clip(folder / "clip")
+    own = small_own.write_autoencoder(folder / "vae")
+    denoiser = small_own.write_denoiser(folder / "denoiser", own, bundle)
+    kit = {"denoiser": f"local-dir:{denoiser}", "scorer": f"local-dir:{bundle}"}
+    bench = Workbench(device_name="cpu", kit=kit)
+    opened, varying = _demo_denoise._opened, _demo_denoise._varying
+    monkeypatch.setattr(_demo_denoise, "_opened", lambda _, guide: opened(bench, guide))
+    monkeypatch.setattr(_demo_denoise, "_varying", lambda _: varying(bench))
 
 
 @pytest.fixture
@@ -128,8 +151,10 @@ def test_the_page_needs_nothing_else(guided_cli: Callable, tmp_path: Path, untau
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert not re.search(r"https?:|@import|url\(", text)
     assert "prefers-color-scheme: dark" in text
-    assert page.tags.count("figure") == 8 + 1 + 8 + 13 + 3 * 6 + 2 + (4 + 5) + (3 * 5 + 6)
-    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 7
+    figures = 8 + 1 + 8 + 13 + 3 * 6 + 2 + (4 + 5) + (3 * 5 + 6)
+    figures += (_demo_denoise.DRAFTS + 2 * _demo_denoise.PEOPLE) + (1 + 2 * _demo_denoise.WAYS)
+    assert page.tags.count("figure") == figures
+    assert [chapter["left_out"] for chapter in answer["chapters"]] == [None] * 9
     assert 0 <= answer["scores"]["reader_accuracy"] <= 1
     assert Path(answer["sheet"]).is_file()
     assert "reader (0123456789ab)" in text
@@ -155,6 +180,8 @@ def test_missing_models_leave_chapters_out(
         False,
         False,
         True,
+        True,
+        False,
     ]
     text = Path(answer["report"]).read_text(encoding="utf-8")
     assert "Left out: There is no model called &#x27;reader&#x27; &lt;here&gt;. Get it." in text
@@ -168,11 +195,8 @@ def test_without_a_language_model_there_is_no_caption(
 
     monkeypatch.setattr(_caption_kit, "load_language", load)
     answer = _demo(guided_cli, tmp_path)
-    assert [bool(chapter["left_out"]) for chapter in answer["chapters"]] == [False] * 4 + [
-        True,
-        False,
-        False,
-    ]
+    left_out = [bool(chapter["left_out"]) for chapter in answer["chapters"]]
+    assert left_out == [place == 4 for place in range(9)]
 
 
 def test_a_caption_grows_word_by_word(guided_cli: Callable, tmp_path: Path, untaught: None) -> None:
