@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.files import PICTURES, safe_name
 from guided.core.run import Picture, Result, Step
-from guided.errors import CannotDo, UsageError
+from guided.errors import CannotDo, MissingWeights, UsageError
 from guided.tasks._generate_options import Options
 from guided.tasks._losses import objective_of
 from guided.tasks._scoring import pick_scorer
@@ -140,14 +140,14 @@ class Job:
         place = bench.device.torch
         pictures = [to_tensor(bench.open_image(file)).to(place) for file in options.guide_image]
         side = scorer.preprocess.size[0]
-        student = self._student(scorer.fingerprint) if options.decode == "latent" else None
+        student = self._student(scorer.fingerprint)
         return Guidance(
             objective=self._objective(),
             scorer=scorer,
             scale=options.guide_scale,
             unit=options.unit,
             jacobian=options.jacobian,
-            decode=options.decode,
+            decode=options.decode or ("vae" if student is None else "latent"),
             every=options.every,
             window=options.window,
             recurrence=options.recurrence,
@@ -156,21 +156,34 @@ class Job:
             extras={"image_prompts": pictures} if pictures else {},
         )
 
-    def _student(self, teacher: str) -> LatentClip:
+    def _student(self, teacher: str) -> LatentClip | None:
         """The kit's latent scorer, which learnt from the guiding CLIP and from these latents.
 
+        None unless --decode asks for it, or nobody chose anything and it is here.
+
         Raises:
-            CannotDo: the kit names none, or it learnt from other latents than this model's.
-            CorruptWeights: it learnt from another CLIP.
+            CannotDo: it is asked for, and the kit names none, or it learnt from other latents than
+                this model's.
+            CorruptWeights: it is asked for, and learnt from another CLIP.
         """
         from guided.scorers.latent import load_latent_scorer
 
-        wanted = self.bench.kit.get("latent_scorer", "")
-        if not wanted or self.model.pipe.family != "own":
+        options, wanted = self.options, self.bench.kit.get("latent_scorer", "")
+        asked = options.decode == "latent"
+        fits = bool(wanted) and self.model.pipe.family == "own"
+        if asked and not fits:
             raise CannotDo(
-                "This model has no scorer of latents.", hint="Take --decode tiny or preview."
+                "This model has no scorer of latents.", hint="Take --decode tiny or vae."
             )
-        return load_latent_scorer(wanted, teacher, self.bench.device)
+        others = bool(options.decode or options.cutouts or options.denoiser or options.scorer)
+        if not asked and (others or not fits):
+            return None
+        try:
+            return load_latent_scorer(wanted, teacher, self.bench.device)
+        except MissingWeights:
+            if asked:
+                raise
+            return None
 
     def _objective(self) -> Objective:
         from guided.core.objective import Objective

@@ -42,9 +42,10 @@ class DiffusionKeys(TaskOptions):
     jacobian: Literal["stop", "exact"] = option(
         "the gradient at the clean picture, or through the model (diffusion)", "stop"
     )
-    decode: Literal["vae", "tiny", "preview", "latent"] = option(
-        "how CLIP sees the unfinished picture (diffusion)", "preview"
-    )
+    decode: Literal["", "vae", "tiny", "preview", "latent"] = option(
+        "how CLIP sees the unfinished picture (diffusion); empty: the latent scorer's way where "
+        "there is one, else by the decoder", ""
+    )  # fmt: skip
     every: int = option("guide every so many steps (diffusion)", 2, ge=1)
     window: tuple[float, float] = recipe_only("the part of the steps that is guided", (0.0, 1.0))
     recurrence: int = option("visits of each guided step (diffusion)", 1, ge=1, le=100)

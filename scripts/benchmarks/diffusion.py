@@ -43,7 +43,8 @@ CFG = GUIDED["own"]
 def default_path() -> dict[str, Any]:
     """The gradient path that ``guided generate`` takes when nobody names one."""
     known = Options.model_fields
-    return {key: known[key].default for key in ("jacobian", "decode", "every")}
+    path = {key: known[key].default for key in ("jacobian", "decode", "every")}
+    return {**path, "decode": path["decode"] or "latent"}  # the kit has a latent scorer
 
 
 def paths(every: list[int]) -> dict[str, dict[str, Any]]:

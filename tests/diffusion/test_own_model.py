@@ -14,14 +14,16 @@ from guided.core.objective import Objective
 from guided.core.run import drained
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, CorruptWeights, MissingWeights, ShapeError
-from guided.generators.diffusion import Diffusion, load_diffusion
+from guided.generators.diffusion import CFG, Diffusion, load_diffusion
 from guided.generators.diffusion_own import load_own, parts_of
 from guided.generators.diffusion_words import read_words, text_encoder_of
 from guided.guidance.denoise import Denoising, Guidance
 from guided.losses.clip import Clip
 from guided.scorers.clip import ClipScorer
 from guided.tasks import generate
+from guided.tasks._generate_diffusion import Job, open_model
 from guided.tasks.base import Workbench
+from guided.zoo.kits import load_kit
 from tests.diffusion import small_own
 from tests.tiny_clip import write_clip
 
@@ -235,6 +237,31 @@ def test_generate_asks_it_with_the_clip_it_was_trained_with(folder: Path, bundle
     blind = options.model_copy(update={"decode": "latent"})
     with pytest.raises(MissingWeights, match="absent-student"):
         list(generate.run(blind, bench))
+
+
+@pytest.mark.parametrize(
+    ("given", "seen"),
+    [
+        ({}, "latent"),
+        ({"decode": "tiny"}, "tiny"),
+        ({"cutouts": 2}, "vae"),
+        ({"student": "no"}, "vae"),
+    ],
+)
+def test_the_shipped_model_is_steered_by_its_latent_scorer_unless_told_otherwise(
+    given: dict[str, Any], seen: str
+) -> None:
+    kit = load_kit("portraits")
+    kit |= {"latent_scorer": given.pop("student", kit["latent_scorer"])}
+    options = generate.Options(prompts=["a bald person"], guide=["prompt"], **given)
+    bench = Workbench(device_name="cpu", kit=kit)
+    job = Job(options, bench, open_model(options, bench))
+    assert job.guidance is not None
+    assert job.guidance.decode == seen
+    assert (job.guidance.latent_scorer is not None) == (seen == "latent")
+    assert job.cfg == CFG["own"]
+    asked = options.model_copy(update={"cfg": 2.0})
+    assert Job(asked, bench, job.model).cfg == 2.0
 
 
 def test_another_clip_or_autoencoder_is_refused(
