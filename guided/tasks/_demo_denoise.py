@@ -57,7 +57,7 @@ def the_diffusion(bench: Workbench, reader: Reader) -> Generator[Step[Any], None
         + html.grid(drafts, 110)
         + html.paragraph(
             "One noise a column: above as the denoiser draws it, below with CLIP's gradient in "
-            f"every second step. The reader, which took no part, finds {shares[0]:.0%} and "
+            f"every step. The reader, which took no part, finds {shares[0]:.0%} and "
             f"{shares[1]:.0%} of what was asked for."
         )
         + seen_row(plain.pictures, told[0])

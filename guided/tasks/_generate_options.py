@@ -37,7 +37,7 @@ class DiffusionKeys(TaskOptions):
     )
     guide_image: list[Path] = option("pictures that CLIP steers to (diffusion)", [])
     guide_weight: list[float] = recipe_only("a weight for each guide_image", [])
-    guide_scale: float = option("how far CLIP steers (diffusion)", 0.1, ge=0)
+    guide_scale: float = option("how far CLIP steers (diffusion)", 0.4, ge=0)
     unit: Literal["noise", "cfg", "raw"] = recipe_only("what guide_scale counts in", "noise")
     jacobian: Literal["stop", "exact"] = option(
         "the gradient at the clean picture, or through the model (diffusion)", "stop"
@@ -46,7 +46,7 @@ class DiffusionKeys(TaskOptions):
         "how CLIP sees the unfinished picture (diffusion); empty: the latent scorer's way where "
         "there is one, else by the decoder", ""
     )  # fmt: skip
-    every: int = option("guide every so many steps (diffusion)", 2, ge=1)
+    every: int = option("guide every so many steps (diffusion)", 1, ge=1)
     window: tuple[float, float] = recipe_only("the part of the steps that is guided", (0.0, 1.0))
     recurrence: int = option("visits of each guided step (diffusion)", 1, ge=1, le=100)
     cutouts: int = option(
