@@ -37,8 +37,7 @@ SCHEDULERS = {
     "unipc": "UniPCMultistepScheduler",
 }
 """Short names of schedulers and their diffusers classes."""
-#: Classifier-free guidance by family: where our pictures are nearest to drawn ones in the guiding
-#: CLIP's eyes (128 captions apart from every published figure); for the others as published.
+#: Classifier-free guidance by family: ours obeys words with little; the others as published.
 CFG = {"own": 3.0, "sd": 7.5, "sdxl": 5.0, "pixart": 4.5}
 _FOR_FLOW = ("dpm++", "flow", "unipc")
 

@@ -29,28 +29,20 @@ class TeamMuon(torch.optim.Muon):
             with torch.enable_grad():
                 loss = closure()
         rank = distributed.get_rank()
-        for group in self.param_groups:
-            moved = [p for p in group["params"] if p.grad is not None]
-            owners = shared_out([_work(p) for p in moved], world)
-            gradients = [p.grad for p in moved]
-            for p, owner in zip(moved, owners, strict=True):
-                if owner != rank:
-                    self._remember(p, group["momentum"])
-                    p.grad = None
-            self._update(group)
-            for p, gradient in zip(moved, gradients, strict=True):
-                p.grad = gradient
-            for owner in range(world):
-                _tell([p for p, own in zip(moved, owners, strict=True) if own == owner], owner)
+        every = [(p, group["momentum"]) for group in self.param_groups for p in group["params"]]
+        moved = [(p, momentum) for p, momentum in every if p.grad is not None]
+        owners = shared_out([_work(p) for p, _ in moved], world)
+        gradients = [p.grad for p, _ in moved]
+        for (p, momentum), owner in zip(moved, owners, strict=True):
+            if owner != rank:
+                self._remember(p, momentum)
+                p.grad = None
+        super().step()  # type: ignore[no-untyped-call]
+        for (p, _), gradient in zip(moved, gradients, strict=True):
+            p.grad = gradient
+        for owner in range(world):
+            _tell([p for (p, _), own in zip(moved, owners, strict=True) if own == owner], owner)
         return loss
-
-    def _update(self, group: dict[str, Any]) -> None:
-        """Torch's own step of one group."""
-        every, self.param_groups = self.param_groups, [group]
-        try:
-            super().step()  # type: ignore[no-untyped-call]
-        finally:
-            self.param_groups = every
 
     def _remember(self, p: Tensor, momentum: float) -> None:
         """Move the momentum of a matrix that another process updates, as torch's step does."""
