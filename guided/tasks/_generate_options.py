@@ -42,9 +42,9 @@ class DiffusionKeys(TaskOptions):
     jacobian: Literal["stop", "exact"] = option(
         "the gradient at the clean picture, or through the model (diffusion)", "stop"
     )
-    decode: Literal["", "vae", "tiny", "preview", "latent"] = option(
+    decode: Literal["vae", "tiny", "preview", "latent"] | None = option(
         "how CLIP sees the unfinished picture (diffusion); empty: the latent scorer's way where "
-        "there is one, else by the decoder", ""
+        "there is one, else by the decoder", None,
     )  # fmt: skip
     every: int = option("guide every so many steps (diffusion)", 1, ge=1)
     window: tuple[float, float] = recipe_only("the part of the steps that is guided", (0.0, 1.0))
