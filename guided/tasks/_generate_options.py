@@ -37,7 +37,7 @@ class DiffusionKeys(TaskOptions):
     )
     guide_image: list[Path] = option("pictures that CLIP steers to (diffusion)", [])
     guide_weight: list[float] = recipe_only("a weight for each guide_image", [])
-    guide_scale: float = option("how far CLIP steers (diffusion)", 0.4, ge=0)
+    guide_scale: float = option("how far CLIP steers (diffusion)", 0.2, ge=0)
     unit: Literal["noise", "cfg", "raw"] = recipe_only("what guide_scale counts in", "noise")
     jacobian: Literal["stop", "exact"] = option(
         "the gradient at the clean picture, or through the model (diffusion)", "stop"
