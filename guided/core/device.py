@@ -27,6 +27,19 @@ def available() -> list[str]:
     return names
 
 
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether bf16 is quick there: a CPU without such products takes tens of times fp32's time."""
+    if device.type != "cpu":
+        return True
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(known and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def quickest(device: torch.device, precision: Precision) -> Precision:
+    """That precision, or fp32 where bf16 would be slower than it."""
+    return precision if multiplies_bf16(device) else "fp32"
+
+
 @dataclass(frozen=True)
 class Device:
     """Where and in which precision models run.

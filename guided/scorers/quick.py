@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from guided.core.device import Device
+from guided.core.device import Device, multiplies_bf16
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, UsageError
 from guided.nets.quick_linear import Act, Affine
@@ -99,7 +99,7 @@ def quick_tower(
 def _expect_processor(kind: str) -> None:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         raise CannotDo("This build of torch has no oneDNN.")
-    if kind == "bf16" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+    if kind == "bf16" and not multiplies_bf16(torch.device("cpu")):
         raise CannotDo("This processor has no bf16 products.")
     if kind == "int8" and not torch.cpu._is_vnni_supported():
         raise CannotDo("This processor has no 8-bit products (VNNI).")

@@ -29,9 +29,10 @@ moved to the device by the loop.  Pictures come from ``guided.training.world_dat
     seeds, pixels = pool.take(pool.rows(share))     # world seeds [n], uint8 [n, 128, 128, 3]
     portrait = guided.portraits.splits.sample(int(seed), "train")
 
-``loss`` runs under bf16 autocast when the recipe says ``precision = "bf16"``; one optimiser
-(AdamW), warm-up and cosine, clipping, EMA, checkpoints, roll-back after NaN, SIGTERM and the final
-files are the loop's work.
+``loss`` runs under bf16 autocast when the recipe says ``precision = "bf16"`` and the processor
+multiplies bf16 (one that does not would be tens of times slower than in fp32); the optimiser,
+warm-up and cosine, clipping, EMA, checkpoints, roll-back after NaN, SIGTERM and the final files are
+the loop's work.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 
+from guided.core.device import quickest
 from guided.core.files import make_folder, write_bytes
 from guided.core.run import Result, Step
 from guided.errors import CannotDo, RecipeError, nearest
@@ -174,6 +176,9 @@ class Job:
     def __post_init__(self) -> None:
         self.folder = self.settings.work / self.settings.title
         self.digest = self.settings.digest(self.seed)
+        self.kind = quickest(self.team.device, self.settings.precision)
+        if self.kind != self.settings.precision:
+            log.warning("This processor has no bf16 products: training in fp32, which is quicker.")
         self.state = begin(self.objective, self.settings, self.team.device)
         packed = checkpoint.read_newest(self.folder)
         if packed is not None:
@@ -323,9 +328,7 @@ class Job:
             self.save()
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(
-            self.team.device.type, torch.bfloat16, enabled=self.settings.precision == "bf16"
-        )
+        return torch.autocast(self.team.device.type, torch.bfloat16, enabled=self.kind == "bf16")
 
     def _expect_same(self, packed: Mapping[str, Any]) -> None:
         if packed["digest"] != self.digest:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from guided.core.device import Device, Precision
+from guided.core.device import Device, Precision, quickest
 from guided.errors import MissingWeights
 from guided.generators.stylegan2 import StyleGan2, load_stylegan2
 from guided.scorers.clip import ClipScorer, load_clip
@@ -33,8 +33,8 @@ def weight_file(wanted: str, role: str) -> Path:
 
 
 def placed(device: torch.device, precision: Precision) -> Device:
-    """That device as models are put on it."""
-    return Device.pick(str(device), precision)
+    """That device as models are put on it; in fp32 where bf16 would be slower."""
+    return Device.pick(str(device), quickest(device, precision))
 
 
 def frozen_generator(wanted: str, device: Device) -> StyleGan2:

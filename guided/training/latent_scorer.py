@@ -4,7 +4,11 @@ It sees what a guided loop sees: the clean latents that the frozen denoiser pred
 ones, with the level of noise.  Its teacher's answer is the embedding of the true picture, so under
 much noise it learns what can be told of it by then.  Besides the cosine, its similarities to the
 batch's captions are to be the teacher's, since guidance follows those.
-Source: Nichol et al. 2021 (GLIDE), section 2.4, the noised CLIP; here on predictions.
+Guidance follows gradients, and a student that agrees with its teacher need not rise where the
+teacher does.  So its similarity to a caption is also to have the teacher's gradient at the latents,
+through the whole decoder.
+Source: Nichol et al. 2021 (GLIDE), section 2.4, the noised CLIP; here on predictions.  Czarnecki et
+al. 2017 (Sobolev training) for the gradients.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from guided.core.device import Precision
 from guided.errors import CorruptWeights
 from guided.generators.diffusion_own import TRANSFORMER, parts_of
 from guided.generators.diffusion_vae import settled
@@ -30,7 +35,9 @@ from guided.training.objective import Metric, Objective, ObjectiveSettings, Part
 from guided.zoo import find
 
 _LEVELS = (0.05, 0.3, 0.6, 0.9)
-_WATCHED = 256
+_WATCHED, _TRACED = 256, 64
+#: The noise level at which the monitor compares gradients.
+_TRACED_LEVEL = 0.6
 
 
 class LatentScorerSettings(ObjectiveSettings):
@@ -44,6 +51,8 @@ class LatentScorerSettings(ObjectiveSettings):
     patch: int = Field(2, ge=1, description="latents of a side that make a token")
     clean: float = Field(0.1, ge=0, le=1, description="share of rows that see the true latents")
     relation: float = Field(4.0, ge=0, description="weight of the similarities to captions")
+    slope: float = Field(0.0, ge=0, description="weight of the direction of their gradients")
+    frozen: Precision = Field("bf16", description="precision of the frozen models")
 
 
 class Seen(nn.Module):
@@ -84,7 +93,7 @@ class LatentScorerObjective(Objective[NoisyBatch]):
             )
         settings = DenoiserSettings(
             vae=parts.vae, scorer=parts.scorer, pictures=self.settings.pictures,
-            repeats=self.settings.repeats, unseen=1.0, unsaid=0.2,
+            repeats=self.settings.repeats, unseen=1.0, unsaid=0.2, frozen=self.settings.frozen,
         )  # fmt: skip
         return DenoiserObjective(settings, self.around)
 
@@ -116,13 +125,39 @@ class LatentScorerObjective(Objective[NoisyBatch]):
         true = (luck < self.settings.clean).to(batch.latents.device)
         clean, noise = self._predicted(batch)
         given = torch.where(true.view(-1, 1, 1, 1), batch.latents, clean)
+        given.requires_grad_(self.settings.slope > 0)
         found = model(given, torch.where(true, torch.zeros_like(noise), noise))
         with torch.autocast(found.device.type, enabled=False):
             apart = 1 - (found * batch.image).sum(1)
             texts = batch.pooled.float().T
             relation = (found @ texts - batch.image @ texts).square().mean()
             total = apart.mean() + self.settings.relation * relation
-        return total, {"apart": apart.detach().mean(), "relation": relation.detach()}
+            parts = {"apart": apart.detach().mean(), "relation": relation.detach()}
+            if self.settings.slope:
+                texts = self._asked(batch.pooled.float(), share)
+                slope = 1 - along(gradient(found, texts, given, keep=True),
+                                  self.teacher_gradient(given, texts)).mean()  # fmt: skip
+                total, parts["slope"] = total + self.settings.slope * slope, slope.detach()
+        return total, parts
+
+    @staticmethod
+    def _asked(texts: Tensor, share: Share) -> Tensor:
+        """For half of the rows [n, D] their own caption, for the others that of some row."""
+        stream = share.generator("asked")
+        count = len(texts)
+        other = torch.randint(count, (count,), generator=stream)
+        own = torch.rand(count, generator=stream) < 0.5
+        return texts[torch.where(own, torch.arange(count), other).to(texts.device)]
+
+    def teacher_gradient(self, latents: Tensor, texts: Tensor) -> Tensor:
+        """The gradient [n, C, h, w] of decoded latents' similarity to texts' embeddings [n, D]."""
+        found = []
+        for some, asked in zip(torch.split(latents, 16), torch.split(texts, 16), strict=True):
+            with torch.enable_grad():
+                seen = some.detach().float().requires_grad_(True)
+                pictures = self.noisy.autoencoder.decode(seen)
+                found.append(gradient(self.noisy.scorer.embed_images(pictures), asked, seen))
+        return torch.cat(found)
 
     @torch.no_grad()
     def _predicted(self, batch: NoisyBatch) -> tuple[Tensor, Tensor]:
@@ -139,34 +174,51 @@ class LatentScorerObjective(Objective[NoisyBatch]):
 
     @torch.no_grad()
     def monitor(self, model: nn.Module) -> dict[str, float]:
-        """The mean cosine to the teacher at four noise levels, on the monitor's portraits."""
-        looks, latents, features = self.noisy.looked_at
-        bare, count = self.inside(model), min(_WATCHED, len(latents))
-        words = self.noisy.read(looks.words[:count])
-        noise = torch.randn(latents[:count].shape, generator=torch.Generator().manual_seed(0))
-        found = {}
+        """The mean cosine to the teacher at four noise levels, on the monitor's portraits, and
+        between the gradients of both at one.
+        """
+        bare, found = self.inside(model), {}
         for level in _LEVELS:
-            time = int((self.noisy.levels[1] - level).abs().argmin())
-            batch = NoisyBatch(
-                latents[:count], noise.to(latents.device),
-                torch.full((count,), time, device=latents.device), words.states, words.mask,
-                words.pooled, features[:count], latents.new_zeros(count),
-            )  # fmt: skip
+            batch = self._watched(level, _WATCHED)
             seen = bare(*self._predicted(batch))
             found[f"monitor_cosine_{round(100 * level):02d}"] = float(
-                (seen * features[:count]).sum(1).mean()
+                (seen * batch.image).sum(1).mean()
             )
-        return found
+        batch = self._watched(_TRACED_LEVEL, _TRACED)
+        latents, noise = self._predicted(batch)
+        texts = batch.pooled.float().roll(1, 0)
+        with torch.enable_grad():
+            latents.requires_grad_(True)
+            own = gradient(bare(latents, noise), texts, latents)
+        true = self.teacher_gradient(latents, texts)
+        return found | {"monitor_slope": float(along(own, true).mean())}
+
+    def _watched(self, level: float, count: int) -> NoisyBatch:
+        """The monitor's first portraits at a noise level, always with the same noise."""
+        looks, latents, features = self.noisy.looked_at
+        latents, features = latents[:count], features[:count]
+        words = self.noisy.read(looks.words[:count])
+        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0))
+        time = int((self.noisy.levels[1] - level).abs().argmin())
+        times = torch.full((len(latents),), time, device=latents.device)
+        return NoisyBatch(
+            latents, noise.to(latents.device), times, words.states, words.mask, words.pooled,
+            features, latents.new_zeros(len(latents)),
+        )  # fmt: skip
 
     def product(self, model: nn.Module) -> Product:
         """The student, with the hashes of its teacher and of the latents' autoencoder."""
         bare: Any = copy.deepcopy(self.inside(model))
         _, _, features = self.noisy.looked_at
         blind = float((features @ F.normalize(features.mean(0), dim=0)).mean())
-        metrics = {name: Metric(value, blind, 1.0) for name, value in self.monitor(model).items()}
+        metrics = {
+            name: Metric(value, 0.0 if name == "monitor_slope" else blind, 1.0)
+            for name, value in self.monitor(model).items()
+        }
         notes = (
             "Cosine to the teacher's embedding of the true picture, from what the denoiser "
-            "predicts at noise levels of .05, .3, .6 and .9; floor: the mean embedding."
+            "predicts at noise levels of .05, .3, .6 and .9; floor: the mean embedding. slope: "
+            f"cosine between both gradients of a caption's similarity at {_TRACED_LEVEL:g}."
         )
         return Product(
             role="latent_scorer", kind="latent-vit", metrics=metrics, notes=notes,
@@ -185,3 +237,16 @@ class LatentScorerObjective(Objective[NoisyBatch]):
         """End the drawing workers."""
         if "noisy" in self.__dict__:
             self.noisy.close()
+
+
+def gradient(features: Tensor, texts: Tensor, latents: Tensor, *, keep: bool = False) -> Tensor:
+    """The gradient [n, C, h, w] at latents of each row's similarity: its features [n, D] by its
+    text [n, D].  ``keep``: it can be differentiated again.
+    """
+    (found,) = torch.autograd.grad((features * texts).sum(), latents, create_graph=keep)
+    return found
+
+
+def along(one: Tensor, other: Tensor) -> Tensor:
+    """Cosines [n] between rows [n, ...]."""
+    return F.cosine_similarity(one.float().flatten(1), other.float().flatten(1), dim=1)

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from guided.core.device import Device
-from guided.scorers.clip import ClipScorer, load_clip
+from guided.scorers.clip import ClipScorer
+from guided.training.frozen import frozen_scorer, placed
 from guided.training.pictures import PictureSettings
 
 #: Blocks of a picture tower whose maps are compared.
@@ -34,7 +34,7 @@ def tower_of(settings: LikenessSettings, device: torch.device) -> ClipScorer | N
     """The CLIP whose maps are compared, frozen; None where they have no weight."""
     if not settings.features:
         return None
-    scorer = load_clip(settings.scorer, Device.pick(str(device), settings.frozen))
+    scorer = frozen_scorer(settings.scorer, placed(device, settings.frozen))
     scorer.model.to(memory_format=torch.channels_last)
     return scorer
 

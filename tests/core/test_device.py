@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from guided.core import device as policy
-from guided.core.device import Device, available
+from guided.core.device import Device, available, multiplies_bf16, quickest
 from guided.errors import UsageError
 
 
@@ -62,3 +62,17 @@ def test_a_device_is_a_plain_value() -> None:
     assert len({Device(), Device("cpu", "fp32"), Device("cpu", "bf16")}) == 2
     assert Device().torch == torch.device("cpu")
     assert Device().dtype == torch.float32
+
+
+@pytest.mark.parametrize(("able", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_bf16_only_where_the_processor_multiplies_it(
+    monkeypatch: pytest.MonkeyPatch, able: bool, expected: str
+) -> None:
+    monkeypatch.setattr(policy, "multiplies_bf16", lambda device: able)
+    assert quickest(torch.device("cpu"), "bf16") == expected
+    assert quickest(torch.device("cpu"), "fp32") == "fp32"
+
+
+def test_other_devices_multiply_bf16() -> None:
+    assert multiplies_bf16(torch.device("cuda"))
+    assert quickest(torch.device("cuda"), "bf16") == "bf16"

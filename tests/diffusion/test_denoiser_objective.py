@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load
 
 from guided.core.objective import Objective
@@ -280,7 +282,8 @@ def test_a_trained_model_makes_pictures_and_a_student_of_it_guides(
     table = recipe(pools, tmp_path, "latent_scorer",
                    {"denoiser": str(folder), "pictures": 64, "width": 16, "layers": 1})  # fmt: skip
     result = trained(table)
-    assert {"monitor_cosine_05", "monitor_cosine_90"} <= set(result.answer["metrics"])
+    metrics = result.answer["metrics"]
+    assert {"monitor_cosine_05", "monitor_cosine_90", "monitor_slope"} <= set(metrics)
     student = load_latent_scorer(str(tmp_path / "latent_scorer"), scorer.fingerprint)
     guide = Guidance(
         objective=Objective.of(Clip("red")), scorer=scorer, scale=0.2, decode="latent",
@@ -291,28 +294,71 @@ def test_a_trained_model_makes_pictures_and_a_student_of_it_guides(
         load_latent_scorer(str(tmp_path / "latent_scorer"), "0" * 64)
 
 
-def test_the_student_learns(
-    small: dict[str, Any],
-    pools: Path,
-    autoencoder: Path,
-    bundle: Path,
-    tmp_path: Path,
-) -> None:
+@pytest.fixture
+def student(
+    pools: Path, autoencoder: Path, bundle: Path, tmp_path: Path
+) -> Callable[..., LatentScorerObjective]:
     folder = small_own.write_denoiser(tmp_path / "denoiser", autoencoder, bundle)
-    settings = LatentScorerSettings(denoiser=str(folder), pictures=64, width=32, layers=1)
-    student = LatentScorerObjective(settings, Surroundings(pools=pools))
+
+    def make(**changes: Any) -> LatentScorerObjective:
+        table = {"denoiser": str(folder), "pictures": 64, "width": 32, "layers": 1,
+                 "frozen": "fp32", **changes}  # fmt: skip
+        return LatentScorerObjective(LatentScorerSettings(**table), Surroundings(pools=pools))
+
+    return make
+
+
+def taught(objective: LatentScorerObjective, steps: int) -> tuple[Any, list[dict[str, float]]]:
+    """A student after some steps, and the parts of its loss at each."""
     torch.manual_seed(0)
-    model = student.build().train()
+    model = objective.build().train()
     optimiser = torch.optim.AdamW(model.parameters(), 5e-3)
-    apart = []
-    for position in range(40):
+    seen = []
+    for position in range(steps):
         share = Share(0, position, 16)
-        loss, parts = student.loss(model, student.batch(share), share)
+        loss, parts = objective.loss(model, objective.batch(share), share)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        apart.append(float(parts["apart"]))
-    assert np.mean(apart[-5:]) < 0.5 * apart[0]
+        seen.append({name: float(part) for name, part in parts.items()})
+    return model, seen
+
+
+def test_the_student_learns(student: Callable[..., LatentScorerObjective]) -> None:
+    _, seen = taught(student(), 40)
+    assert set(seen[0]) == {"apart", "relation"}
+    assert np.mean([row["apart"] for row in seen[-5:]]) < 0.5 * seen[0]["apart"]
+
+
+def test_the_teachers_gradient_is_that_of_the_decoded_picture(
+    student: Callable[..., LatentScorerObjective],
+) -> None:
+    objective = student()
+    stream = torch.Generator().manual_seed(0)
+    latents = torch.randn(20, 6, 8, 8, generator=stream)
+    way = F.normalize(torch.randn(20, 384, generator=stream), dim=1).view_as(latents)
+    asked = objective.noisy.scorer.embed_texts(["red hair", "a hat"]).float().repeat(10, 1)
+    found = (objective.teacher_gradient(latents, asked) * way).flatten(1).sum(1)
+
+    def said(step: float) -> torch.Tensor:
+        pictures = objective.noisy.autoencoder.decode(latents + step * way)
+        return (objective.noisy.scorer.embed_images(pictures) * asked).sum(1)
+
+    with torch.no_grad():
+        wanted = (said(0.02) - said(-0.02)) / 0.04
+    torch.testing.assert_close(found, wanted, atol=0.02 * float(wanted.abs().max()), rtol=0.05)
+
+
+def test_the_student_learns_to_rise_where_its_teacher_does(
+    student: Callable[..., LatentScorerObjective],
+) -> None:
+    objective = student(slope=1.0)
+    model, seen = taught(objective, 40)
+    assert np.mean([row["slope"] for row in seen[-5:]]) < 0.75 * seen[0]["slope"]
+    assert seen[-1]["apart"] < 0.6 * seen[0]["apart"]
+    led = objective.monitor(model.eval())["monitor_slope"]
+    unled = student()
+    assert led > unled.monitor(taught(unled, 40)[0].eval())["monitor_slope"] + 0.1
 
 
 def test_a_users_folder_is_refused(small: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
+from guided.core import device
 from guided.errors import CannotDo, CorruptWeights, MissingWeights, RecipeError
 from guided.training import fit as loop
 from guided.zoo.cards import card_from
@@ -290,8 +291,16 @@ def test_a_time_limit_ends_with_the_learning_rate_down(tmp_path: Path) -> None:
     assert steps[-1].losses["lr"] < 0.05 * max(s.losses["lr"] for s in steps)
 
 
-def test_bf16_and_prefetching_train_as_well(tmp_path: Path) -> None:
+@pytest.mark.parametrize("able", [True, False])
+def test_bf16_and_prefetching_train_as_well(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    able: bool,
+) -> None:
+    monkeypatch.setattr(device, "multiplies_bf16", lambda place: able)
     steps, result = tiny.run(tiny.recipe(tmp_path, precision="bf16", prefetch=2))
+    assert ("no bf16 products: training in fp32" in caplog.text) != able
     assert steps[-1].losses["loss"] < 0.7 * steps[0].losses["loss"]
     assert result.scores["error"] < 3
 
