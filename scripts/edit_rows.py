@@ -24,13 +24,13 @@ from guided.errors import CannotDo, MissingWeights  # noqa: E402
 from guided.guidance.edit import redraw  # noqa: E402
 from guided.judging import edit_baselines as baselines  # noqa: E402
 from guided.judging.edit_cases import EDITS, TUNING, Case, cases, stacked_pictures  # noqa: E402
-from guided.judging.edit_figures import Batch, Drawn, Jury, compared  # noqa: E402
+from guided.judging.edit_figures import STRENGTHS, Batch, Drawn, Jury, compared  # noqa: E402
 from guided.judging.kept import digest_of  # noqa: E402
 from guided.judging.reader import Reader  # noqa: E402
 from guided.scorers.clip import load_clip  # noqa: E402
 from guided.tasks._edit_editors import Judgement, editor_of  # noqa: E402
 from guided.tasks._edit_models import EditModels  # noqa: E402
-from guided.tasks._edit_options import STRENGTHS  # noqa: E402
+from guided.tasks._edit_options import STRENGTHS as TRIED  # noqa: E402
 from guided.tasks._edit_rows import search  # noqa: E402
 from guided.tasks._generate_unclip import decoder_folder  # noqa: E402
 from guided.tasks.base import Workbench  # noqa: E402
@@ -148,6 +148,7 @@ class Row:
     prepare: Callable[[Desk, Batch], Work]
     roles: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    strengths: tuple[float, ...] = STRENGTHS
 
 
 # ------------------------------------------------------------------ ways to work
@@ -218,7 +219,7 @@ def _by_editor(desk: Desk, batch: Batch, options: Any, models: EditModels, *, au
 
     def work() -> Drawn:
         delta = drained(editor.propose(batch.codes, prompts))
-        least = None if judge is None else judge.smallest(delta, STRENGTHS)
+        least = None if judge is None else judge.smallest(delta, TRIED)
         return drawn_by(desk.models.generator, delta, least)
 
     return work

@@ -14,7 +14,7 @@ from guided.errors import ShapeError
 from guided.generators.diffusion import Diffusion
 from guided.generators.diffusion_source import picture_size
 from guided.judging.edit_cases import may_change
-from guided.judging.edit_figures import Batch, Drawn
+from guided.judging.edit_figures import RUNS, Batch, Drawn
 from guided.tasks import _generate_diffusion
 from guided.tasks._edit_denoising import DenoisingEditor, Sources, source_words
 from guided.tasks._edit_diffusion_options import METHODS
@@ -99,6 +99,7 @@ DIFFUSION = {
         partial(prepare, name),
         ("scorer", "denoiser"),
         SETTINGS[name],
+        RUNS,
     )
     for name in METHODS
 }

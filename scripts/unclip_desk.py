@@ -28,7 +28,7 @@ from guided.generators.diffusion_source import latents_of, picture_size  # noqa:
 from guided.judging import edit_baselines as baselines  # noqa: E402
 from guided.judging.diffusion_figures import Redraw  # noqa: E402
 from guided.judging.edit_cases import Part, stacked_pictures  # noqa: E402
-from guided.judging.edit_figures import STRENGTHS, Batch, Drawn, Jury, judged  # noqa: E402
+from guided.judging.edit_figures import RUNS, Batch, Drawn, Jury, judged  # noqa: E402
 from guided.judging.kept import Kept, digest_of, short  # noqa: E402
 from guided.judging.reader import Reader  # noqa: E402
 from guided.judging.text_image_figures import MISSES, Asked, Make, rivals  # noqa: E402
@@ -181,12 +181,12 @@ class Desk:
         began = time.process_time()
         once = self.turned(found, text, [1.0])
         seconds = (shared + time.process_time() - began) / len(images)
-        others = [s for s in STRENGTHS if s != 1.0]
+        others = [s for s in RUNS if s != 1.0]
         shown = {1.0: once[0], **dict(zip(others, self.turned(found, text, others), strict=True))}
         ways = {
             "no-edit": (baselines.no_edit(batch), (1.0,), 0.0),
             "oracle": (baselines.rendered(batch), (1.0,), 0.0),
-            "toward": (Drawn(shown.__getitem__), STRENGTHS, seconds),
+            "toward": (Drawn(shown.__getitem__), RUNS, seconds),
         }
         return {
             name: [{**row, "seconds": spent} for row in judged(drawn, batch, self.jury, strengths)]

@@ -25,6 +25,8 @@ from guided.portraits.frames import JUDGE
 
 #: Strengths of a method's change; 1 is what it proposes.
 STRENGTHS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
+#: Those of methods for which every strength is a run of its own.
+RUNS = (0.5, 1.0)
 #: The largest off-target change at which a success counts in ``pure``.
 PURE = 0.05
 _RESAMPLES = 1000
