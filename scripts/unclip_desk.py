@@ -56,12 +56,16 @@ class Desk:
         self.models = EditModels(self.bench, {})
         self.reader = Reader.load(kit["reader"], self.bench.device)
         self.judge = load_clip(kit["judge"], self.bench.device, role="judge")
-        self.model = _generate_unclip.open_model(self.options("unclip"), self.bench)
         self.varying = vary.Job.of(self.vary_options(), self.bench)
-        self.size = picture_size(self.model.pipe)
-        both = (_generate_unclip.decoder_folder("", self.bench), prior_folder(given))
-        self.state = [*map(digest_of, both), self.varying.scorer.fingerprint]
+        self.size = picture_size(self.varying.model.pipe)
+        decoder = _generate_unclip.decoder_folder("", self.bench)
+        self.state = [digest_of(decoder), self.varying.scorer.fingerprint]
         self.kept = Kept.of(given.out, given.minutes)
+
+    @cached_property
+    def model(self) -> Any:
+        """Both stages; what does without the prior is judged before there is one."""
+        return _generate_unclip.open_model(self.options("unclip"), self.bench)
 
     def options(self, method: str, cfg: float | None = None) -> Options:
         """The verb's keys for a way to make pictures of words."""
@@ -82,13 +86,17 @@ class Desk:
         """Pictures of texts by a method of ``guided generate``, 8 bits a colour."""
         options = self.options(method, cfg)
         asked = options.model_dump(mode="json")
+        state = [
+            *self.state,
+            *([digest_of(prior_folder(self.given))] if method == "unclip" else []),
+        ]
 
         def make(texts: Sequence[str], seeds: Sequence[int]) -> Tensor:
             parts = []
             for first in range(0, len(texts), BATCH):
                 words, own = texts[first : first + BATCH], seeds[first : first + BATCH]
                 rows = list(zip(words, own, strict=True))
-                name = f"text/{method}-{short([self.state, asked, rows])}.png"
+                name = f"text/{method}-{short([state, asked, rows])}.png"
                 parts.append(self.kept.images(name, partial(self._made, options, rows)))
             return torch.cat(parts)
 
@@ -99,7 +107,7 @@ class Desk:
             job: Any = _generate_unclip.UnclipJob(options, self.bench, self.model)
             drained(job.imagined(rows))
         else:
-            job = _generate_diffusion.Job(options, self.bench, self.model)
+            job = _generate_diffusion.Job(options, self.bench, self.varying.model)
         drained(job.make(rows, 0, len(rows)))
         return to_tensor([entry["image"].image for entry in job.results])
 
@@ -135,9 +143,10 @@ class Desk:
 
     def by_autoencoder(self, images: Tensor) -> Tensor:
         """What the autoencoder alone makes of pictures."""
-        latents = latents_of(self.model.pipe, images.to(self.bench.device.torch))
+        model = self.varying.model
+        latents = latents_of(model.pipe, images.to(self.bench.device.torch))
         with torch.no_grad():
-            return self.model.render({"x0": latents}).float()
+            return model.render({"x0": latents}).float()
 
     def _key(self, images: Tensor) -> str:
         shown = hashlib.sha256(images.float().cpu().numpy().tobytes()).hexdigest()
