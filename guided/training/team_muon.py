@@ -3,15 +3,20 @@
 Gradients are the same everywhere once they are averaged, so every process could do all of the
 work, and it is a fifth of a small model's step on two processes.  Momenta are kept by all: they
 cost little, and so a checkpoint is that of ``torch.optim.Muon``, for any number of processes.
+Updates are those of ``torch.optim.Muon`` to the bit, except that a processor without bf16 products
+works them out in fp32.
+Source: Jordan et al. 2024 (Muon); Liu et al. 2025 (``match_rms_adamw``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
+
+from guided.core.device import multiplies_bf16
 
 
 class TeamMuon(torch.optim.Muon):
@@ -20,38 +25,60 @@ class TeamMuon(torch.optim.Muon):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One update of every matrix, the same bits on every process."""
-        together = distributed.is_available() and distributed.is_initialized()
-        world = distributed.get_world_size() if together else 1
-        if world == 1:
-            return super().step(closure)  # type: ignore[no-untyped-call]
         loss = None
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        rank = distributed.get_rank()
-        every = [(p, group["momentum"]) for group in self.param_groups for p in group["params"]]
-        moved = [(p, momentum) for p, momentum in every if p.grad is not None]
+        together = distributed.is_available() and distributed.is_initialized()
+        world = distributed.get_world_size() if together else 1
+        rank = distributed.get_rank() if together else 0
+        every = [(p, group) for group in self.param_groups for p in group["params"]]
+        moved = [(p, group) for p, group in every if p.grad is not None]
         owners = shared_out([_work(p) for p, _ in moved], world)
-        gradients = [p.grad for p, _ in moved]
-        for (p, momentum), owner in zip(moved, owners, strict=True):
-            if owner != rank:
-                self._remember(p, momentum)
-                p.grad = None
-        super().step()  # type: ignore[no-untyped-call]
-        for (p, _), gradient in zip(moved, gradients, strict=True):
-            p.grad = gradient
-        for owner in range(world):
+        for (p, group), owner in zip(moved, owners, strict=True):
+            update = self._ahead(p, group)
+            if owner == rank:
+                _move(p, update, group)
+        for owner in range(world if world > 1 else 0):
             _tell([p for (p, _), own in zip(moved, owners, strict=True) if own == owner], owner)
         return loss
 
-    def _remember(self, p: Tensor, momentum: float) -> None:
-        """Move the momentum of a matrix that another process updates, as torch's step does."""
-        gradient, state = p.grad, self.state[p]
-        if gradient is None:
-            return
+    def _ahead(self, p: Tensor, group: Mapping[str, Any]) -> Tensor:
+        """The gradient's running mean, a step ahead of itself where Nesterov's is asked for."""
+        state, momentum = self.state[p], group["momentum"]
+        assert p.grad is not None
         if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(gradient)
-        state["momentum_buffer"].lerp_(gradient, 1 - momentum)
+            state["momentum_buffer"] = torch.zeros_like(p.grad)
+        kept: Tensor = state["momentum_buffer"].lerp_(p.grad, 1 - momentum)
+        return p.grad.lerp(kept, momentum) if group["nesterov"] else kept
+
+
+def _move(p: Tensor, update: Tensor, group: Mapping[str, Any]) -> None:
+    """Let a matrix decay, and move it along the polar factor of its update."""
+    rows, columns = p.shape
+    far = max(1.0, rows / columns) ** 0.5
+    if group["adjust_lr_fn"] == "match_rms_adamw":
+        far = 0.2 * max(rows, columns) ** 0.5
+    lr = float(group["lr"])
+    p.mul_(1 - lr * group["weight_decay"])
+    polar = polar_factor(update, group["ns_coefficients"], group["ns_steps"], group["eps"])
+    p.add_(polar, alpha=-lr * far)
+
+
+def polar_factor(
+    matrix: Tensor, coefficients: tuple[float, float, float], steps: int, eps: float
+) -> Tensor:
+    """Nearly the nearest matrix [A, B] with singular values of 1, by Newton's and Schulz' steps."""
+    a, b, c = coefficients
+    kind = torch.bfloat16 if multiplies_bf16(matrix.device) else torch.float32
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.to(kind, copy=True)
+    x = x.T if tall else x
+    x.div_(x.norm().clamp(min=eps))
+    for _ in range(steps):
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 def shared_out(work: Sequence[float], world: int) -> list[int]:

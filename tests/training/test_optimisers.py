@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load
 from torch import nn
 
+from guided.training import team_muon
 from guided.training.objective import Surroundings
 from guided.training.optimisers import Optimisers, optimiser_of, set_learning_rate
 from guided.training.settings import TrainingSettings
@@ -42,6 +44,24 @@ def test_a_hidden_matrix_moves_equally_far_in_every_direction() -> None:
     moved = before - layer.weight.detach()
     lengths = torch.linalg.svdvals(moved)[:8] / (0.5 * 0.2 * 48**0.5)
     assert ((lengths > 0.6) & (lengths < 1.3)).all()  # five steps of Newton and Schulz, in bf16
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_a_processor_without_bf16_products_moves_it_alike(
+    monkeypatch: pytest.MonkeyPatch, able: bool
+) -> None:
+    monkeypatch.setattr(team_muon, "multiplies_bf16", lambda device: able)
+    stream = torch.Generator().manual_seed(0)
+    one, other = (nn.Parameter(torch.zeros(24, 16)) for _ in range(2))
+    ways = {"lr": 0.1, "adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.0}
+    both = team_muon.TeamMuon([one], **ways), torch.optim.Muon([other], **ways)
+    for _ in range(3):
+        one.grad = torch.randn(24, 16, generator=stream)
+        other.grad = one.grad.clone()
+        for each in both:
+            each.step()
+    assert torch.equal(one, other) == able
+    torch.testing.assert_close(one, other, atol=0.02 * float(other.detach().abs().max()), rtol=0)
 
 
 def test_a_resumed_training_with_muon_is_bit_identical(tmp_path: Path) -> None:
