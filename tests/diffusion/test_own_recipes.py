@@ -32,6 +32,17 @@ def made(name: str) -> Any:
     return find(settings.objective, settings.settings, Surroundings())
 
 
+def test_the_student_goes_on_from_its_first_part() -> None:
+    first, second = (
+        tomllib.loads((FOLDER / f"{name}.toml").read_text("utf-8"))
+        for name in ("latent_scorer_features", "latent_scorer")
+    )
+    parse(first)
+    assert second["start"] == f"outputs/training/{first['name']}/model.safetensors"
+    for key in ("denoiser", "width", "layers", "patch"):
+        assert first["settings"][key] == second["settings"][key]
+
+
 def half_bytes(module: torch.nn.Module) -> int:
     return 2 * sum(tensor.numel() for tensor in module.state_dict().values())
 
