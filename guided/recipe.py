@@ -123,6 +123,18 @@ def _complaint(error: ValidationError, options: type[BaseModel], data: Mapping[s
     return f"{_where(place) or 'options'}{shown}: {message[:1].lower()}{message[1:].rstrip('.')}."
 
 
+def _meant(error: ValidationError, options: type[BaseModel]) -> str:
+    """What the key is for that the first validation error is about, and what it is by itself."""
+    first = error.errors(include_url=False)[0]
+    known = options.model_fields.get(str(first["loc"][0])) if first["loc"] else None
+    if known is None or not known.description or first["type"] == "extra_forbidden":
+        return ""
+    own = "" if known.is_required() or known.default in (None, "", []) else (
+        f" Left out, it is {_short(known.default)}."
+    )  # fmt: skip
+    return f"It is: {known.description}.{own}"
+
+
 def _short(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False, default=repr)
     return text if len(text) <= 60 else text[:57] + "..."
@@ -243,7 +255,8 @@ def _validated(options: type[TaskOptions], own: Mapping[str, Any], source: str) 
     try:
         return options.model_validate_json(text, strict=True)
     except ValidationError as error:
-        raise RecipeError(f"{source}: {_complaint(error, options, own)}") from error
+        complaint = _complaint(error, options, own)
+        raise RecipeError(f"{source}: {complaint}", hint=_meant(error, options)) from error
 
 
 def _without_none(value: Any) -> Any:

@@ -310,3 +310,12 @@ def test_relative_paths_become_absolute(tmp_path: Path) -> None:
     assert options.images == [str(tmp_path / "here.png"), "a text"]
     assert options.name == "here.png"  # no path by its key, so left alone
     assert options.file == tmp_path / "f.png"
+
+
+def test_a_value_out_of_range_says_what_the_key_is_for() -> None:
+    with pytest.raises(RecipeError, match=r"eta = 3.0: input should be less than") as error:
+        Recipe.of({"task": "vary", "images": ["a.png"], "eta": 3.0})
+    assert "noise drawn anew: 0 none" in error.value.hint
+    with pytest.raises(RecipeError) as error:
+        Recipe.of({"task": "portraits", "count": 0})
+    assert error.value.hint == "It is: how many portraits. Left out, it is 16."
