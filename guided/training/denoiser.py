@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -172,9 +173,14 @@ class DenoiserObjective(ToldObjective[NoisyBatch]):
 
     def batch(self, share: Share) -> NoisyBatch:
         """Latents of the pool with fresh noise, and what is told of them."""
-        pool = self.store.pool
-        rows = pool.rows(share.seed, share.position, share.size, repeats=self.settings.repeats)
-        rows, labels = without_kept_words(rows, pool.labels(rows))
+        pool, repeats = self.store.pool, self.settings.repeats
+        return self.noised(
+            pool.rows(share.seed, share.position, share.size, repeats=repeats), share
+        )
+
+    def noised(self, rows: np.ndarray, share: Share) -> NoisyBatch:
+        """This process's part of a batch of those rows of the pool, its chances the share's."""
+        rows, labels = without_kept_words(rows, self.store.pool.labels(rows))
         latents, features = self.store.take(rows[share.rows])
         stream = share.generator("noise")
         noise = torch.randn(share.size, *latents.shape[1:], generator=stream)[share.rows]

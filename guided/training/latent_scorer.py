@@ -14,11 +14,14 @@ al. 2017 (Sobolev training) for the gradients.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -27,12 +30,14 @@ from torch import Tensor, nn
 from guided.core.device import Precision
 from guided.errors import CorruptWeights
 from guided.generators.diffusion_own import TRANSFORMER, parts_of
-from guided.generators.diffusion_vae import settled
+from guided.generators.diffusion_vae import WEIGHTS, settled
 from guided.nets.denoiser import PortraitDenoiser
 from guided.nets.latent_scorer import LatentNet
 from guided.training.denoiser import DenoiserObjective, DenoiserSettings, NoisyBatch
+from guided.training.lesson_store import Lesson, LessonStore
 from guided.training.objective import Metric, Objective, ObjectiveSettings, Parts, Product, Share
 from guided.zoo import find
+from guided.zoo.manifest import digest
 
 _LEVELS = (0.05, 0.3, 0.6, 0.9)
 _WATCHED, _TRACED = 256, 64
@@ -67,7 +72,7 @@ class Seen(nn.Module):
         return F.normalize(self.net(latents, noise).float(), dim=1)
 
 
-class LatentScorerObjective(Objective[NoisyBatch]):
+class LatentScorerObjective(Objective[Lesson]):
     """The guiding CLIP's features of pictures, from predictions of their latents."""
 
     name = "latent_scorer"
@@ -115,28 +120,59 @@ class LatentScorerObjective(Objective[NoisyBatch]):
                       s.layers, s.patch)
         )  # fmt: skip
 
-    def batch(self, share: Share) -> NoisyBatch:
-        """The denoiser's batch."""
-        return self.noisy.batch(share)
+    @cached_property
+    def lessons(self) -> LessonStore:
+        """The teacher's answers about every picture of the pool."""
+        models = hashlib.sha256()
+        weights = digest(self.folder / TRANSFORMER / WEIGHTS)
+        for part in (weights, self.noisy.found[1], self.noisy.scorer.fingerprint):
+            models.update(part.encode())
+        mark = f"{models.hexdigest()[:12]}-{self.settings.clean:g}-{self.noisy.place.precision}"
+        return LessonStore(
+            self.noisy.store.pool, self, mark, self.around.device, resident=self.around.resident
+        )
 
-    def loss(self, model: nn.Module, batch: NoisyBatch, share: Share) -> tuple[Tensor, Parts]:
-        """How far features are from the teacher's, and similarities to the batch's captions."""
+    def batch(self, share: Share) -> Lesson:
+        """Predictions with fresh noise, or the kept ones, whose gradients are known."""
+        if not self.settings.slope:
+            return self._lesson(self.noisy.batch(share), share)
+        repeats = self.settings.repeats
+        rows = self.lessons.pool.rows(share.seed, share.position, share.size, repeats=repeats)
+        return self.lessons.take(rows[share.rows])
+
+    def lesson(self, rows: np.ndarray, seed: int) -> Lesson:
+        """The lesson of some rows of the pool, with the teacher's gradients."""
+        share = Share(0, seed, len(rows))
+        found = self._lesson(self.noisy.noised(rows, share), share)
+        return replace(found, slope=self.teacher_gradient(found.latents, found.asked))
+
+    def _lesson(self, batch: NoisyBatch, share: Share) -> Lesson:
+        """What the student sees of a batch: predictions, some true latents among them."""
         luck = torch.rand(share.size, generator=share.generator("clean"))[share.rows]
         true = (luck < self.settings.clean).to(batch.latents.device)
         clean, noise = self._predicted(batch)
-        given = torch.where(true.view(-1, 1, 1, 1), batch.latents, clean)
-        given.requires_grad_(self.settings.slope > 0)
-        found = model(given, torch.where(true, torch.zeros_like(noise), noise))
+        texts = batch.pooled.float()
+        return Lesson(
+            torch.where(true.view(-1, 1, 1, 1), batch.latents, clean),
+            torch.where(true, torch.zeros_like(noise), noise),
+            batch.image, texts, self._asked(texts, share),
+        )  # fmt: skip
+
+    def loss(self, model: nn.Module, batch: Lesson, share: Share) -> tuple[Tensor, Parts]:
+        """How far features are from the teacher's, similarities to the batch's captions from its,
+        and the directions of their gradients.
+        """
+        seen = batch.latents.detach().requires_grad_(batch.slope is not None)
+        found = model(seen, batch.levels)
         with torch.autocast(found.device.type, enabled=False):
             apart = 1 - (found * batch.image).sum(1)
-            texts = batch.pooled.float().T
+            texts = batch.texts.T
             relation = (found @ texts - batch.image @ texts).square().mean()
             total = apart.mean() + self.settings.relation * relation
             parts = {"apart": apart.detach().mean(), "relation": relation.detach()}
-            if self.settings.slope:
-                texts = self._asked(batch.pooled.float(), share)
-                slope = 1 - along(gradient(found, texts, given, keep=True),
-                                  self.teacher_gradient(given, texts)).mean()  # fmt: skip
+            if batch.slope is not None:
+                own = gradient(found, batch.asked, seen, keep=True)
+                slope = 1 - along(own, batch.slope).mean()
                 total, parts["slope"] = total + self.settings.slope * slope, slope.detach()
         return total, parts
 
@@ -227,6 +263,10 @@ class LatentScorerObjective(Objective[NoisyBatch]):
                 "vae_sha256": self.noisy.found[1],
             },
         )  # fmt: skip
+
+    def hidden(self, name: str, parameter: nn.Parameter) -> bool:
+        """The matrices inside the student's blocks."""
+        return "blocks" in name and name.endswith("weight") and parameter.ndim == 2
 
     def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Put a shipped student back."""

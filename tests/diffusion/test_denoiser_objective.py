@@ -22,7 +22,11 @@ from guided.scorers.latent import load_latent_scorer
 from guided.training import denoiser as module
 from guided.training.denoiser import DenoiserObjective, DenoiserSettings, NoisyBatch
 from guided.training.fit import fit
-from guided.training.latent_scorer import LatentScorerObjective, LatentScorerSettings
+from guided.training.latent_scorer import (
+    LatentScorerObjective,
+    LatentScorerSettings,
+    along,
+)
 from guided.training.objective import Share, Surroundings
 from guided.training.places import place_of
 from guided.training.world_data import Pool
@@ -347,6 +351,26 @@ def test_the_teachers_gradient_is_that_of_the_decoded_picture(
     with torch.no_grad():
         wanted = (said(0.02) - said(-0.02)) / 0.04
     torch.testing.assert_close(found, wanted, atol=0.02 * float(wanted.abs().max()), rtol=0.05)
+
+
+def test_lessons_are_kept_with_the_teachers_gradients(
+    student: Callable[..., LatentScorerObjective],
+) -> None:
+    objective, share = student(slope=1.0), Share(0, 0, 16)
+    lesson = objective.batch(share)
+    assert lesson.slope is not None
+    true = objective.teacher_gradient(lesson.latents, lesson.asked)
+    assert along(lesson.slope, true).min() > 0.99
+    assert 0 < int((lesson.levels == 0).sum()) < 16
+    folder = objective.lessons.folder
+    times = {file.name: file.stat().st_mtime_ns for file in folder.iterdir()}
+    again = student(slope=1.0)
+    assert torch.equal(again.batch(share).slope, lesson.slope)
+    assert not torch.equal(again.batch(Share(0, 1, 16)).slope, lesson.slope)
+    assert {file.name: file.stat().st_mtime_ns for file in folder.iterdir()} == times
+    assert student(slope=1.0, clean=0.5).lessons.folder != folder
+    # Without gradients every visit has noise of its own.
+    assert student().batch(share).slope is None
 
 
 def test_the_student_learns_to_rise_where_its_teacher_does(
