@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-_KINDS = (torch.float32, torch.bfloat16)
+from guided.core.device import multiplies_bf16
 
 
-def kernels_there() -> bool:
-    """Whether this torch has the kernels that read packed weights."""
-    return bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
+def kernels_there(kind: torch.dtype) -> bool:
+    """Whether this torch and this processor have the kernels that read packed weights."""
+    if kind is torch.bfloat16:
+        return multiplies_bf16(torch.device("cpu"))
+    known = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return kind is torch.float32 and bool(known)
 
 
 def pack_linears(module: nn.Module) -> None:
@@ -69,10 +72,9 @@ class PackedLinear(nn.Linear):
         return (
             x.device.type == "cpu"
             and x.dtype == weight.dtype
-            and x.dtype in _KINDS
             and not weight.requires_grad
             and x.numel() > 0
-            and kernels_there()
+            and kernels_there(x.dtype)
             and not torch.is_autocast_enabled("cpu")
         )
 

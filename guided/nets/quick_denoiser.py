@@ -54,7 +54,7 @@ class QuickDenoiser:
             isinstance(net.proj_out, PackedLinear)
             and weight.device.type == "cpu"
             and not weight.requires_grad
-            and kernels_there()
+            and kernels_there(weight.dtype)
         )
 
     def fits(self, given: Tensor) -> bool:
