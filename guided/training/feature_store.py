@@ -48,8 +48,8 @@ class ShardStore(ABC):
         """Where the store lies: beside the pool's pictures."""
 
     @abstractmethod
-    def encode(self, pixels: Tensor) -> Sequence[Tensor]:
-        """One array for each of ``parts`` of some pictures uint8 [n, 3, H, W]."""
+    def found(self, rows: np.ndarray) -> Sequence[Tensor]:
+        """One array for each of ``parts`` of some rows of one shard, worked out afresh."""
 
     def rows(self, rows: np.ndarray) -> list[Tensor]:
         """The arrays' rows, float32, in the order given; waits for pictures."""
@@ -101,15 +101,30 @@ class ShardStore(ABC):
 
     @torch.no_grad()
     def _encoded(self, number: int) -> list[np.ndarray]:
-        pixels = self.pool.shard_pixels(number)
-        found: list[Sequence[Tensor]] = []
-        for first in range(0, len(pixels), ROWS):
-            some = torch.from_numpy(np.array(pixels[first : first + ROWS])).to(self.device)
-            found.append([each.half().cpu() for each in self.encode(some.permute(0, 3, 1, 2))])
+        every = np.arange(number * self.pool.shard, (number + 1) * self.pool.shard)
+        found = [
+            [each.half().cpu() for each in self.found(every[first : first + ROWS])]
+            for first in range(0, len(every), ROWS)
+        ]
         return [torch.cat(arrays).numpy() for arrays in zip(*found, strict=True)]
 
 
-class FeatureStore(ShardStore):
+class PictureStore(ShardStore):
+    """A store of what models say of pictures alone."""
+
+    @abstractmethod
+    def encode(self, pixels: Tensor) -> Sequence[Tensor]:
+        """One array for each of ``parts`` of some pictures uint8 [n, 3, H, W]."""
+
+    def found(self, rows: np.ndarray) -> Sequence[Tensor]:
+        """What is said of the rows' pictures."""
+        shard = self.pool.shard
+        pixels = self.pool.shard_pixels(int(rows[0]) // shard)[rows % shard]
+        some = torch.from_numpy(np.array(pixels)).to(self.device)
+        return self.encode(some.permute(0, 3, 1, 2))
+
+
+class FeatureStore(PictureStore):
     """Unit features [n, D] of a pool's pictures by a CLIP."""
 
     parts = ("features",)

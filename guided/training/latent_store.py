@@ -11,13 +11,13 @@ from torch import Tensor
 
 from guided.generators.diffusion_vae import Autoencoder
 from guided.scorers.clip import ClipScorer
-from guided.training.feature_store import ShardStore
+from guided.training.feature_store import PictureStore
 from guided.training.world_data import Pool
 
 _FORMAT = 1
 
 
-class LatentStore(ShardStore):
+class LatentStore(PictureStore):
     """The latents and features of a pool.
 
     ``mark`` names the autoencoder's weights.  ``resident`` keeps what was read in the memory of

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from guided.training.feature_store import ROWS, ShardStore
+from guided.training.feature_store import ShardStore
 from guided.training.world_data import Pool
 
 _FORMAT = 1
@@ -68,19 +68,11 @@ class LessonStore(ShardStore):
         """The lessons of rows, float32; waits for pictures."""
         return Lesson(*self.rows(rows))
 
-    def encode(self, pixels: Tensor) -> Sequence[Tensor]:
-        """Lessons are of rows, not of pictures alone."""
-        raise NotImplementedError
-
-    def _encoded(self, number: int) -> list[np.ndarray]:
-        first, shard = number * self.pool.shard, self.pool.shard
-        found = []
-        for row in range(first, first + shard, ROWS):
-            lesson = self.teacher.lesson(np.arange(row, min(row + ROWS, first + shard)), row)
-            slope = unit(lesson.slope) if lesson.slope is not None else None
-            parts = [getattr(lesson, part) for part in self.parts[:-1]]
-            found.append([part.half().cpu() for part in (*parts, slope) if part is not None])
-        return [torch.cat(arrays).numpy() for arrays in zip(*found, strict=True)]
+    def found(self, rows: np.ndarray) -> Sequence[Tensor]:
+        """The teacher's lesson of rows; of its gradients the directions."""
+        lesson = self.teacher.lesson(rows, int(rows[0]))
+        return [unit(part) if name == "slope" else part
+                for name in self.parts if (part := getattr(lesson, name)) is not None]  # fmt: skip
 
 
 def unit(gradients: Tensor) -> Tensor:
