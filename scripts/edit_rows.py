@@ -148,7 +148,12 @@ class Row:
     prepare: Callable[[Desk, Batch], Work]
     roles: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
-    strengths: tuple[float, ...] = STRENGTHS
+    every: tuple[float, ...] = STRENGTHS
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """The strengths that are judged; what is only compared with has one."""
+        return (1.0,) if self.kind == "reference" else self.every
 
 
 # ------------------------------------------------------------------ ways to work
