@@ -16,7 +16,8 @@ from guided.generators.diffusion_source import picture_size
 from guided.judging.edit_cases import may_change
 from guided.judging.edit_figures import RUNS, Batch, Drawn
 from guided.tasks import _generate_diffusion
-from guided.tasks._edit_denoising import DenoisingEditor, Sources, source_words
+from guided.tasks._edit_denoising import Sources, source_words
+from guided.tasks._edit_diffusion import editor_of
 from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks._edit_options import Options
 from guided.tasks._edit_regions import Region
@@ -28,7 +29,8 @@ ABOUT = {
     "ddim": "the noise that DDIM's inversion finds, replayed with the prompt.",
     "ddpm": "the noise that edit-friendly DDPM inversion finds, replayed with the prompt.",
     "p2p": "the replay with the attention of the source's words.",
-    "directional": "the replay steered by the guiding CLIP's difference of texts.",
+    "directional": "the replay with the prompt, steered by the guiding CLIP's difference of texts.",
+    "turn": "the same noise, CLIP's embedding turned along its difference of texts.",
 }
 
 #: Our methods as `guided edit` runs them; a key here differs from the verb's default.
@@ -68,11 +70,8 @@ def prepare(method: str, desk: Desk, batch: Batch) -> Any:
     model = model_of(desk)
     if picture_size(model.pipe) != batch.size:
         raise ShapeError(f"The diffusion model does not make pictures of {batch.size} pixels.")
-    editor = DenoisingEditor(
-        Options(prompt=[batch.cases[0].edit.prompt], **SETTINGS[method]),
-        model,
-        desk.models.scorer,
-    )
+    options = Options(prompt=[batch.cases[0].edit.prompt], **SETTINGS[method])
+    editor = editor_of(options, model, desk.models)
 
     def work() -> Drawn:
         sources = sources_of(desk, batch, method)
@@ -97,7 +96,7 @@ DIFFUSION = {
         f"`guided edit --method {name}`: {ABOUT[name]}",
         "search",
         partial(prepare, name),
-        ("scorer", "denoiser"),
+        ("scorer", "denoiser", *(("latent_scorer",) if name == "directional" else ())),
         SETTINGS[name],
         RUNS,
     )

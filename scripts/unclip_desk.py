@@ -162,7 +162,7 @@ class Desk:
         aims = [job.aim(row.image) for row in rows]
 
         def at(amount: float) -> Tensor:
-            places = [vary.turned(row, aim, amount) for row, aim in zip(rows, aims, strict=True)]
+            places = [vary.turned_to(row, aim, amount) for row, aim in zip(rows, aims, strict=True)]
             return drained(job.drawn(places, [0] * len(places), 0.0)).clamp(0, 1)
 
         return [at(strength * self.given.amount) for strength in strengths]

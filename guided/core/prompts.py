@@ -16,6 +16,8 @@ from guided.errors import UsageError
 PLAIN = ("{}",)
 """The template that leaves a text as it is."""
 
+_NEAR = 1e-4  # lengths of differences of unit vectors below which two texts say the same
+
 _WEIGHTED = re.compile(r"(?P<text>.*?)::(?P<weight>[^:|]*)", re.DOTALL)
 
 
@@ -78,3 +80,32 @@ def embed_prompts(
             choice[row, column] = texts.index(text)
             weights[row, column] = weight / total
     return table[choice], weights
+
+
+def text_direction(
+    scorer: Scorer,
+    prompts: Sequence[str],
+    sources: Sequence[str],
+    templates: Sequence[str] = PLAIN,
+) -> Tensor:
+    """Unit directions [N, D] from what a picture shows, in words, to N prompts.
+
+    ``sources`` are one text for all prompts, or one for each.  A prompt of several texts goes along
+    the weighted sum of their differences.
+
+    Raises:
+        UsageError: a prompt that says what its source says, or another number of sources.
+    """
+    if len(sources) not in (1, len(prompts)):
+        raise UsageError(f"{len(sources)} sources were given for {len(prompts)} prompts.")
+    targets, weights = embed_prompts(scorer, prompts, templates)
+    shown = torch.stack([embed_prompts(scorer, (text,), templates)[0][0, 0] for text in sources])
+    change = (weights[..., None] * (targets - shown[:, None])).sum(1)
+    short = change.norm(dim=1) < _NEAR
+    if bool(short.any()):
+        at = int(short.int().argmax())
+        raise UsageError(
+            f"{prompts[at]!r} says what the picture shows: {sources[at % len(sources)]!r}.",
+            hint="Name something that the picture does not show.",
+        )
+    return F.normalize(change, dim=1)

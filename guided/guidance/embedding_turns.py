@@ -5,11 +5,13 @@ Source: Shoemake 1985 (slerp); Ramesh et al. 2022 (unCLIP), section 3, for text 
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from guided.errors import ShapeError, UsageError
+from guided.errors import ShapeError
 
 _NEAR = 1e-4  # radians; nearer than this a chord is an arc to the last bit
 
@@ -60,16 +62,13 @@ def slerp_noise(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
     return torch.where(part == 1, two, found).view_as(start)
 
 
-def text_diff(to: Tensor, source: Tensor) -> Tensor:
-    """Unit directions [B, D] from what a text ``source`` [B, D] says to what ``to`` [B, D] says.
+def turned(start: Tensor, aim: Tensor, amount: float) -> Tensor:
+    """Unit vectors ``start`` [B, D] turned to unit directions [B, D] by a part of a right angle, at
+    most all the way.
 
     Raises:
-        UsageError: both say the same to this CLIP.
+        ShapeError: other shapes.
     """
-    change = to - source
-    if float(change.norm(dim=1).min()) < _NEAR:
-        raise UsageError(
-            "The text to go towards says what the picture's own text says.",
-            hint="Name something that the picture does not show.",
-        )
-    return F.normalize(change, dim=1)
+    angle = (start * aim).sum(1).clamp(-1, 1).acos()
+    share = (amount * math.pi / 2 / angle.clamp(min=1e-6)).clamp(max=1.0)
+    return slerp(start, aim, share)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guided.core.objective import Draft, Objective
+from guided.core.prompts import PLAIN, text_direction
 from guided.core.run import Step
 from guided.core.seeds import Seeds
 from guided.errors import UsageError
@@ -25,16 +26,22 @@ from guided.generators.diffusion_source import (
 )
 from guided.guidance.attention_control import Alignment, Control, controlled
 from guided.guidance.denoise import Guidance
+from guided.guidance.denoise_views import Decode
+from guided.guidance.embedding_turns import turned
 from guided.guidance.inversion import Inversion, invert
 from guided.guidance.walk import Kept, Path, Walk, first_of
 from guided.losses.directional import Directional
 from guided.portraits.rivals import rivals_by_fact
 from guided.tasks._edit_editors import NEUTRAL
-from guided.tasks._edit_options import AUTO, Options
+from guided.tasks._edit_options import Options
 from guided.tasks._losses import objective_of
 
 #: The part of the denoising that is done again at strength 1, where nothing else is asked for.
-NOISE = {"sdedit": 0.6, "inpaint": 1.0, "ddim": 0.8, "ddpm": 0.65, "p2p": 0.9, "directional": 0.6}
+NOISE = {"sdedit": 0.6, "inpaint": 1.0, "ddim": 0.8, "ddpm": 0.65, "p2p": 0.9, "directional": 0.9}
+#: Classifier-free guidance, where nothing else is asked for and the method has a scale of its own.
+CFG, OWN_CFG = 5.0, {"directional": 3.0, "turn": 2.0}
+#: The part of a right angle that an embedding is turned by at strength 1.
+TURN = 0.5
 
 
 @dataclass(frozen=True)
@@ -53,11 +60,22 @@ class Sources:
 
 @dataclass(frozen=True)
 class DenoisingEditor:
-    """Edits by a diffusion model as the options say; ``scorer`` is asked by ``directional``."""
+    """Edits by a diffusion model as the options say.
+
+    ``directional`` and ``turn`` ask ``scorer``, or in its place ``latent_scorer``, its student,
+    where ``directional`` has one.
+    """
 
     options: Options
     model: Diffusion
     scorer: Any = None
+    latent_scorer: Any = None
+
+    @property
+    def cfg(self) -> float:
+        """Classifier-free guidance: what is asked for, or what suits the method."""
+        asked = self.options.cfg
+        return OWN_CFG.get(self.options.method, CFG) if asked is None else asked
 
     def pictures(self, sources: Sources, strength: float) -> Stream[Step[Any], None, Tensor]:
         """The edited pictures [B, 3, S, S] at a strength, yielding Steps; 0 is the pictures
@@ -72,14 +90,19 @@ class DenoisingEditor:
                 f"not {strength:g}.",
                 hint="Say the opposite in words.",
             )
-        asked = self.options.noise
-        share = min(1.0, strength * (NOISE[self.options.method] if asked is None else asked))
-        first = first_of(self.options.denoise_steps, share)
-        if first == self.options.denoise_steps:
-            return sources.images
-        latents = latents_of(self.model.pipe, sources.images)
-        work = getattr(self, f"_{self.options.method}")
-        found = yield from work(sources, latents, first)
+        if self.options.method == "turn":
+            if strength == 0:
+                return sources.images
+            found = yield from self._turn(sources, strength)
+        else:
+            asked = self.options.noise
+            share = min(1.0, strength * (NOISE[self.options.method] if asked is None else asked))
+            first = first_of(self.options.denoise_steps, share)
+            if first == self.options.denoise_steps:
+                return sources.images
+            latents = latents_of(self.model.pipe, sources.images)
+            work = getattr(self, f"_{self.options.method}")
+            found = yield from work(sources, latents, first)
         with torch.no_grad():
             return self.model.render({"x0": found}).float()
 
@@ -90,9 +113,9 @@ class DenoisingEditor:
     ) -> Stream[Step[Any], None, Tensor]:
         noise = self._noise(sources, latents)
         kept = self._kept(sources, latents, noise)
-        bound = self._bound(sources.prompts, self.options.cfg)
+        bound = self._bound(sources.prompts, self.cfg)
         walk = self._walk(
-            bound, noise, sources.seeds, self.options.cfg, first=first, latents=latents, kept=kept
+            bound, noise, sources.seeds, self.cfg, first=first, latents=latents, kept=kept
         )
         return walk.steps()
 
@@ -102,9 +125,9 @@ class DenoisingEditor:
         self, sources: Sources, latents: Tensor, first: int
     ) -> Stream[Step[Any], None, Tensor]:
         path = yield from self._path(sources, latents, first)
-        bound = self._bound(sources.prompts, self.options.cfg)
+        bound = self._bound(sources.prompts, self.cfg)
         walk = self._walk(
-            bound, latents, sources.seeds, self.options.cfg, first=first, sample=path.states[0],
+            bound, latents, sources.seeds, self.cfg, first=first, sample=path.states[0],
             added=path.added, eta=path.eta,
         )  # fmt: skip
         found = yield from walk.steps()
@@ -117,12 +140,12 @@ class DenoisingEditor:
     ) -> Stream[Step[Any], None, Tensor]:
         path = yield from self._path(sources, latents, first)
         options, count = self.options, len(latents)
-        bound = self._bound([*sources.words, *sources.prompts], options.cfg)
+        bound = self._bound([*sources.words, *sources.prompts], self.cfg)
         control = Control(self._alignment(bound, sources), options.cross_share, options.self_share)
         net = attention_net(self.model.pipe)
         with controlled(net, bound, control, path.steps) as model:
             walk = self._walk(
-                model, latents.repeat(2, 1, 1, 1), Seeds(sources.seeds.values * 2), options.cfg,
+                model, latents.repeat(2, 1, 1, 1), Seeds(sources.seeds.values * 2), self.cfg,
                 first=first, sample=path.states[0].repeat(2, 1, 1, 1), beside=path,
             )  # fmt: skip
             found = yield from walk.steps()
@@ -133,20 +156,41 @@ class DenoisingEditor:
     ) -> Stream[Step[Any], None, Tensor]:
         options, pipe = self.options, self.model.pipe
         path = yield from self._path(sources, latents, first)
-        neutral = NEUTRAL if options.neutral == AUTO else options.neutral
         objective = (
-            objective_of(options.loss) if options.loss
-            else Objective.of(Directional(source=neutral))
-        )  # fmt: skip
+            objective_of(options.loss) if options.loss else Objective.of(Directional(source=None))
+        )
+        own: Decode = "vae" if self.latent_scorer is None else "latent"
+        extras: dict[str, Any] = {"sources": _shown(sources)}
+        extras |= {} if sources.mask is None else {"mask": sources.mask}
         guidance = Guidance(
             objective=objective, scorer=self.scorer, prompts=tuple(sources.prompts),
-            scale=options.guide_scale, decode=options.decode,
-            extras={} if sources.mask is None else {"mask": sources.mask},
+            scale=options.guide_scale, decode=options.decode or own,
+            latent_scorer=self.latent_scorer, extras=extras,
         )  # fmt: skip
         walk = self._walk(
-            self._bound(sources.words, 1.0), latents, sources.seeds, 1.0, first=first,
+            self._bound(sources.prompts, self.cfg), latents, sources.seeds, self.cfg, first=first,
             sample=path.states[0], added=path.added, eta=path.eta, guidance=guidance,
             source=Draft({"x0": latents}, lambda latent: pipe.picture(latent["x0"], "vae")),
+        )  # fmt: skip
+        found = yield from walk.steps()
+        return found
+
+    def _turn(self, sources: Sources, strength: float) -> Stream[Step[Any], None, Tensor]:
+        options, empty = self.options, [""] * len(sources.prompts)
+        with torch.no_grad():
+            seen = self.scorer.embed_images(sources.images)
+        aim = text_direction(
+            self.scorer, sources.prompts, _shown(sources), options.template or PLAIN
+        )
+        latents = latents_of(self.model.pipe, sources.images)
+        path = yield from invert(
+            self.model.bound(empty, image=seen), walking(self.model), latents, sources.seeds,
+            options.denoise_steps,
+        )  # fmt: skip
+        image = turned(seen, aim.to(seen), strength * TURN)
+        walk = self._walk(
+            self.model.bound(empty, cfg=self.cfg, image=image), latents, sources.seeds, self.cfg,
+            sample=path.states[0],
         )  # fmt: skip
         found = yield from walk.steps()
         return found
@@ -190,6 +234,11 @@ class DenoisingEditor:
             word, factor = weighted(asked)
             found = found.reweighted(two, word_ids(pipe, word), factor)
         return found
+
+
+def _shown(sources: Sources) -> list[str]:
+    """What each picture shows, where nothing is said a person."""
+    return [words or NEUTRAL for words in sources.words]
 
 
 def weighted(asked: str) -> tuple[str, float]:

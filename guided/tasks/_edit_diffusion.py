@@ -2,7 +2,8 @@
 
 sdedit noises it and denoises towards the prompt; inpaint does so within a mask; ddim and ddpm find
 the noise that gives the picture and replay it with other words; p2p also keeps what its words look
-at; directional lets CLIP steer the replay.
+at; directional also lets CLIP steer the replay.  turn keeps the noise and turns the embedding of
+what the picture shows, for models that are told pictures.
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ from guided.tasks import _generate_diffusion
 from guided.tasks._edit_inputs import Subject, open_mask
 from guided.tasks._edit_options import AUTO, Options
 from guided.tasks._edit_outputs import means
+from guided.tasks._latent_sight import latent_scorer_of
+from guided.tasks._picture_embeddings import check_embeddings
 from guided.tasks.base import Steps, Workbench
 
 if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from guided.generators.diffusion import Diffusion
     from guided.tasks._edit_denoising import DenoisingEditor, Sources
     from guided.tasks._edit_models import EditModels
 
@@ -35,7 +39,8 @@ GRID = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
 def needs(options: Options) -> tuple[str, ...]:
     """The roles these methods load a model for."""
-    return ("denoiser", "scorer")
+    student = ("latent_scorer",) if options.decode == "latent" else ()
+    return ("denoiser", "scorer", *student)
 
 
 def run(options: Options, bench: Workbench) -> Steps:
@@ -71,6 +76,9 @@ def _check(options: Options) -> None:
     if options.gif:
         raise UsageError(f"{name} finds no change that could be animated.",
                          hint="Take --sweep with some strengths, or --method delta.")  # fmt: skip
+    if options.noise is not None and options.method == "turn":
+        raise UsageError(f"{name} keeps the noise, so --noise has no part in it.",
+                         hint="Leave it out; --strength says how far to turn.")  # fmt: skip
     if options.reweight and options.method != "p2p":
         raise UsageError("--reweight is for --method p2p.", hint="Leave it out, or take p2p.")
 
@@ -97,7 +105,6 @@ class Job:
             MissingWeights: named, but not on this computer.
         """
         from guided.generators.diffusion_source import picture_size
-        from guided.tasks._edit_denoising import DenoisingEditor
         from guided.tasks._edit_models import EditModels
         from guided.tasks._generate_options import Options as Asked
 
@@ -106,7 +113,7 @@ class Job:
         models = EditModels(
             bench, {role: getattr(options, role) for role in ("scorer", "identity")}
         )
-        editor = DenoisingEditor(options, model, models.scorer)
+        editor = editor_of(options, model, models)
         return cls(options, bench, editor, models, picture_size(model.pipe))
 
     def opened(self) -> Stream[Step[Any], None, list[Subject]]:
@@ -261,6 +268,27 @@ class Job:
             free = f"{name}-{number}"
         self.taken.add(free)
         return free
+
+
+def editor_of(options: Options, model: Diffusion, models: EditModels) -> DenoisingEditor:
+    """The editor that options ask for, with the scorers that its method looks through.
+
+    Raises:
+        CannotDo: a model that the method does not work with.
+        CorruptWeights: weights that belong to another CLIP.
+    """
+    from guided.tasks._edit_denoising import DenoisingEditor
+
+    scorer, bench, student = models.scorer, models.bench, None
+    if options.method == "turn":
+        check_embeddings(model, scorer, options.denoiser, bench)
+    if options.method == "directional":
+        chosen = options.decode or options.denoiser or options.scorer
+        student = latent_scorer_of(
+            model, scorer.fingerprint, bench,
+            asked=options.decode == "latent", chosen=bool(chosen),
+        )  # fmt: skip
+    return DenoisingEditor(options, model, scorer, student)
 
 
 def mask_of(path: Path, whole: Image.Image, subject: Subject, size: int) -> Image.Image:

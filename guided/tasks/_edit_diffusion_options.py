@@ -7,9 +7,9 @@ from typing import Literal
 from guided.tasks.base import TaskOptions, option, recipe_only
 
 #: The methods that denoise.
-METHODS = ("sdedit", "inpaint", "ddim", "ddpm", "p2p", "directional")
+METHODS = ("sdedit", "inpaint", "ddim", "ddpm", "p2p", "directional", "turn")
 
-DiffusionMethod = Literal["sdedit", "inpaint", "ddim", "ddpm", "p2p", "directional"]
+DiffusionMethod = Literal["sdedit", "inpaint", "ddim", "ddpm", "p2p", "directional", "turn"]
 
 
 class DiffusionKeys(TaskOptions):
@@ -21,7 +21,9 @@ class DiffusionKeys(TaskOptions):
         "the part of the denoising that is done again at strength 1; empty: what suits the method "
         "(diffusion)", None, ge=0, le=1,
     )  # fmt: skip
-    cfg: float = option("classifier-free guidance, 1 is none (diffusion)", 5.0, ge=1)
+    cfg: float | None = option(
+        "classifier-free guidance, 1 is none; empty: what suits the method (diffusion)", None, ge=1
+    )
     attention: Literal["replace", "refine"] = option(
         "what new words do: take the place of others, or join them (p2p)", "replace"
     )
@@ -30,7 +32,8 @@ class DiffusionKeys(TaskOptions):
                                      ge=0, le=1)  # fmt: skip
     self_share: float = recipe_only("part of the run with the source's self-attention (p2p)", 0.4,
                                     ge=0, le=1)  # fmt: skip
-    guide_scale: float = option("how far CLIP steers at each step (directional)", 0.15, ge=0)
-    decode: Literal["vae", "tiny", "preview"] = option(
-        "how CLIP sees the unfinished picture (directional)", "vae"
-    )
+    guide_scale: float = option("how far CLIP steers at each step (directional)", 0.3, ge=0)
+    decode: Literal["vae", "tiny", "preview", "latent"] | None = option(
+        "how CLIP sees the unfinished picture (directional); empty: the latent scorer's way where "
+        "there is one, else by the decoder", None,
+    )  # fmt: skip

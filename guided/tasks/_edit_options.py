@@ -63,7 +63,9 @@ class Options(DiffusionKeys, TaskOptions):
     neutral: str = option(
         "what the pictures show, in words; auto: what CLIP sees that contradicts the prompt", AUTO
     )
-    template: list[str] = option("sentences with {} for a text (direction, delta, refine)", [])
+    template: list[str] = option(
+        "sentences with {} for a text (direction, delta, refine, turn)", []
+    )
     alpha: float = recipe_only("factor of the change (direction)", 4.1)
     beta: float = recipe_only("cosine below which a channel is left alone (direction)", 0.15, ge=0)
     amount: float = recipe_only("how far to turn in CLIP's space (refine)", 0.6, gt=0)

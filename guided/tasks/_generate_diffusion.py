@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.files import PICTURES, safe_name
 from guided.core.run import Picture, Result, Step
-from guided.errors import CannotDo, MissingWeights, UsageError
+from guided.errors import CannotDo, UsageError
 from guided.tasks._generate_options import Options
+from guided.tasks._latent_sight import latent_scorer_of
 from guided.tasks._losses import objective_of
 from guided.tasks._scoring import pick_scorer
 from guided.tasks.base import Steps, Workbench
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from guided.core.objective import Objective
     from guided.generators.diffusion import Diffusion
     from guided.guidance.denoise import Denoising, Guidance
-    from guided.scorers.latent import LatentClip
 
 _LOCAL = "local-dir:"
 
@@ -140,7 +140,11 @@ class Job:
         place = bench.device.torch
         pictures = [to_tensor(bench.open_image(file)).to(place) for file in options.guide_image]
         side = scorer.preprocess.size[0]
-        student = self._student(scorer.fingerprint)
+        chosen = options.decode or options.cutouts or options.denoiser or options.scorer
+        student = latent_scorer_of(
+            self.model, scorer.fingerprint, bench,
+            asked=options.decode == "latent", chosen=bool(chosen),
+        )  # fmt: skip
         return Guidance(
             objective=self._objective(),
             scorer=scorer,
@@ -155,35 +159,6 @@ class Job:
             latent_scorer=student,
             extras={"image_prompts": pictures} if pictures else {},
         )
-
-    def _student(self, teacher: str) -> LatentClip | None:
-        """The kit's latent scorer, which learnt from the guiding CLIP and from these latents.
-
-        None unless --decode asks for it, or nobody chose anything and it is here.
-
-        Raises:
-            CannotDo: it is asked for, and the kit names none, or it learnt from other latents than
-                this model's.
-            CorruptWeights: it is asked for, and learnt from another CLIP.
-        """
-        from guided.scorers.latent import load_latent_scorer
-
-        options, wanted = self.options, self.bench.kit.get("latent_scorer", "")
-        asked = options.decode == "latent"
-        fits = bool(wanted) and self.model.pipe.family == "own"
-        if asked and not fits:
-            raise CannotDo(
-                "This model has no scorer of latents.", hint="Take --decode tiny or vae."
-            )
-        others = bool(options.decode or options.cutouts or options.denoiser or options.scorer)
-        if not asked and (others or not fits):
-            return None
-        try:
-            return load_latent_scorer(wanted, teacher, self.bench.device)
-        except MissingWeights:
-            if asked:
-                raise
-            return None
 
     def _objective(self) -> Objective:
         from guided.core.objective import Objective

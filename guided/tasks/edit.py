@@ -5,8 +5,8 @@ the prompt, and drawn again.  Faces in photographs are cut out by four landmarks
 back.  Without pictures, random portraits are edited.  The change is saved beside the picture:
 another strength, or a further edit, starts from it.
 
-The methods sdedit, inpaint, ddim, ddpm, p2p and directional have no such latent: a diffusion model
-draws the picture again.
+The methods sdedit, inpaint, ddim, ddpm, p2p, directional and turn have no such latent: a diffusion
+model draws the picture again.
 """
 
 from __future__ import annotations

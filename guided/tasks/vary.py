@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Picture, Result, Step
 from guided.errors import CannotDo, GuidedError, UsageError
+from guided.tasks._picture_embeddings import check_embeddings
 from guided.tasks._scoring import SCORER_HELP, pick_scorer
 from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option
 
@@ -110,13 +111,8 @@ class Job:
         model = _generate_diffusion.open_model(
             Asked(prompts=["-"], denoiser=options.denoiser), bench
         )
-        if model.pipe.family != "own":
-            raise CannotDo(
-                f"The model {model.name!r} takes no embeddings of pictures, so it varies none.",
-                hint="Take the shipped denoiser, or guided edit --method sdedit.",
-            )
         scorer = pick_scorer(bench, options.scorer)
-        check_clip(options, bench, scorer)
+        check_embeddings(model, scorer, options.denoiser, bench)
         return cls(options, bench, model, scorer)
 
     def varied(self, file: Path) -> Stream[Step[Any], None, list[dict[str, Any]]]:
@@ -183,18 +179,18 @@ class Job:
         if options.toward:
             aim = self.aim(found.image)
             shares = [options.amount * (i + 1) / count for i in range(count)]
-            return [turned(found, aim, share) for share in shares]
+            return [turned_to(found, aim, share) for share in shares]
         return [found] * count
 
     def aim(self, image: Tensor) -> Tensor:
         """The unit direction [1, D] of what --toward changes in a picture."""
-        from guided.guidance.embedding_turns import text_diff
+        from guided.core.prompts import text_direction
         from guided.tasks._edit_denoising import source_words
         from guided.tasks._edit_editors import NEUTRAL
 
         said = self.options.source or source_words(self.options.toward, image[0], self.scorer)
-        told = self.scorer.embed_texts([self.options.toward, said or NEUTRAL]).to(image)
-        return text_diff(told[:1], told[1:])
+        aim = text_direction(self.scorer, [self.options.toward], [said or NEUTRAL])
+        return aim.to(image)
 
     def drawn(
         self, places: Sequence[Found], seeds: Sequence[int], eta: float
@@ -229,33 +225,8 @@ class Job:
         return {"file": str(path), "image": Picture(name, image, parents, note), "seed": seed}
 
 
-def check_clip(options: Options, bench: Workbench, scorer: ClipScorer) -> None:
-    """Raise unless a CLIP is the one whose embeddings the denoiser takes.
+def turned_to(found: Found, aim: Tensor, amount: float) -> Found:
+    """Pictures turned to directions [B, D] by a part of a right angle; the noise stays."""
+    from guided.guidance.embedding_turns import turned
 
-    Raises:
-        CorruptWeights: it is another one, by its hash.
-    """
-    from guided.errors import CorruptWeights
-    from guided.generators.unclip import clip_of
-    from guided.tasks._generate_unclip import decoder_folder
-
-    learnt = clip_of(decoder_folder(options.denoiser, bench))
-    if learnt and learnt != scorer.fingerprint:
-        raise CorruptWeights(
-            f"The denoiser takes embeddings of another CLIP than {scorer.name!r}: "
-            f"{learnt[:16]}..., not {scorer.fingerprint[:16]}....",
-            hint="Leave --scorer out, or name the CLIP that it was trained with.",
-        )
-
-
-def turned(found: Found, aim: Tensor, amount: float) -> Found:
-    """A picture [1, ...] turned to a direction [1, D] by a part of a right angle, at most all the
-    way.
-    """
-    import math
-
-    from guided.guidance.embedding_turns import slerp
-
-    angle = float((found.image * aim).sum().clamp(-1, 1).acos())
-    share = min(1.0, amount * math.pi / 2 / max(angle, 1e-6))
-    return Found(slerp(found.image, aim, share), found.noise)
+    return Found(turned(found.image, aim, amount), found.noise)

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
 from guided.core.boxes import box_resize
-from guided.core.prompts import parse
+from guided.core.prompts import parse, text_direction
 from guided.errors import UsageError
 
 
@@ -40,3 +44,27 @@ def test_prompts() -> None:
     for bad in ("", "a | ", "a::x", "a::0", "a::nan", "::2"):
         with pytest.raises(UsageError, match=r"empty part|is not a number"):
             parse(bad)
+
+
+class Axes:
+    """A scorer whose texts are letters along axes of their own."""
+
+    def embed_texts(self, texts: Sequence[str]) -> Tensor:
+        return torch.stack([torch.eye(3)["abc".index(text)] for text in texts])
+
+
+def test_a_text_direction_leads_from_what_is_shown_to_what_is_asked() -> None:
+    scorer: Any = Axes()
+    found = text_direction(scorer, ["b", "c"], ["a"])
+    expected = torch.tensor([[-1.0, 1.0, 0.0], [-1.0, 0.0, 1.0]]) / 2**0.5
+    torch.testing.assert_close(found, expected)
+    own = text_direction(scorer, ["b", "c"], ["a", "b"])
+    torch.testing.assert_close(own[0], expected[0])
+    torch.testing.assert_close(own[1], torch.tensor([0.0, -1.0, 1.0]) / 2**0.5)
+    mixed = text_direction(scorer, ["b::3 | c::-1"], ["a"])
+    wanted = 0.75 * torch.tensor([-1.0, 1.0, 0.0]) - 0.25 * torch.tensor([-1.0, 0.0, 1.0])
+    torch.testing.assert_close(mixed[0], wanted / wanted.norm())
+    with pytest.raises(UsageError, match="'b' says what the picture shows: 'b'"):
+        text_direction(scorer, ["c", "b"], ["a", "b"])
+    with pytest.raises(UsageError, match="2 sources were given for 3 prompts"):
+        text_direction(scorer, ["a", "b", "c"], ["a", "b"])

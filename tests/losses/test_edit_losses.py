@@ -114,6 +114,18 @@ def test_directional_compares_differences() -> None:
     )
 
 
+def test_directional_may_leave_each_rows_own_words() -> None:
+    start, after = painted(0.0, 1.0), painted(0.5, 0.5)
+    found = Directional(source=None).bind(scene(start, "1", "0", sources=["0", "1"]))(after)
+    each = [
+        Directional(source=own).bind(scene(painted(float(own)), text))(painted(0.5))
+        for own, text in (("0", "1"), ("1", "0"))
+    ]
+    torch.testing.assert_close(found, torch.cat(each))
+    with pytest.raises(CannotDo, match="not told what the picture shows"):
+        Directional(source=None).bind(scene(start, "1", "0"))
+
+
 def test_directional_has_a_finite_gradient_at_the_start() -> None:
     judge = Directional(source="0", text="1").bind(scene(painted(0.3), "0"))
     images = painted(0.3).image.clone().requires_grad_()

@@ -111,7 +111,7 @@ def test_a_net_under_control(model: Diffusion) -> None:
         twice = model.bound([words[0], words[0]])
         with controlled(net, twice, control, 1) as under:
             found = under.predict(given[:2], 500)
-    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
     assert before == {name: type(each) for name, each in net.attn_processors.items()}
     assert model.pipe.tokenizer.decode(word_ids(model.pipe, "cat")).strip() == "cat"
 

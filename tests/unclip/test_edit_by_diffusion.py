@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from guided.core import lineage
 from guided.core.images import to_tensor
 from guided.core.run import drained
 from guided.core.seeds import Seeds
-from guided.errors import MissingWeights, UsageError
+from guided.errors import CannotDo, CorruptWeights, MissingWeights, UsageError
 from guided.generators.diffusion_own import load_own
 from guided.generators.diffusion_source import latents_of
 from guided.portraits.rivals import rivals_by_fact
@@ -25,6 +26,8 @@ from guided.studio import again, run
 from guided.tasks._edit_denoising import DenoisingEditor, Sources, source_words, weighted
 from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks.edit import Options, needs
+from tests.diffusion.small_models import write_folder
+from tests.tiny_clip import write_clip
 
 PROMPT = "a smiling person with pink hair"
 
@@ -145,6 +148,70 @@ def test_pictures_are_edited_as_if_alone(denoiser: Path, scorer: ClipScorer) -> 
         )
 
 
+def test_a_turn_is_what_vary_makes_of_the_same_words(
+    edit: Callable[..., Any], denoiser: Path, bundle: Path, files: Path, tmp_path: Path
+) -> None:
+    (row,) = edit(method="turn", sweep=[0.0, 0.5])["results"]
+    data = {
+        "task": "vary", "images": [str(files / "square.png")], "toward": PROMPT, "count": 1,
+        "denoiser": f"local-dir:{denoiser}", "scorer": f"local-dir:{bundle}", "device": "cpu",
+        "steps": 4, "out": str(tmp_path / "vary"),
+    }  # fmt: skip
+    (varied,) = run(Recipe.of(data, "test")).result().answer["results"]
+    assert int(np.abs(pixels(row["image"]) - pixels(varied["image"])).max()) <= 1
+    weighed = edit(method="turn", prompt=[f"{PROMPT} | a hat::-0.5"], out=str(tmp_path / "two"))
+    assert (pixels(weighed["results"][0]["image"]) != pixels(row["image"])).any()
+
+
+def test_directional_is_steered_by_the_difference_of_its_words(
+    denoiser: Path, scorer: ClipScorer
+) -> None:
+    model = load_own(denoiser, scorer)
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    sources = Sources(images, ["a red cat"], ["a dog"], Seeds.of(0))
+
+    def along(guide_scale: float) -> float:
+        options = Options(method="directional", prompt=["a red cat"], denoise_steps=6, cfg=1.0,
+                          guide_scale=guide_scale)  # fmt: skip
+        with torch.no_grad():
+            found = drained(DenoisingEditor(options, model, scorer).pictures(sources, 1.0))
+            told = scorer.embed_texts(["a red cat", "a dog"])
+            moved = scorer.embed_images(found) - scorer.embed_images(images)
+        return float((moved * (told[:1] - told[1:])).sum())
+
+    assert along(1.0) > along(0.0) + 1e-3
+
+
+def test_only_directional_without_other_models_looks_through_the_latent_scorer(
+    denoiser: Path, scorer: ClipScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from guided.tasks import _edit_diffusion
+
+    asked: list[dict[str, bool]] = []
+
+    def latent_scorer_of(*given: Any, **how: bool) -> str:
+        asked.append(how)
+        return "student"
+
+    monkeypatch.setattr(_edit_diffusion, "latent_scorer_of", latent_scorer_of)
+    model, models = load_own(denoiser, scorer), SimpleNamespace(scorer=scorer, bench=None)
+
+    def student(**options: Any) -> Any:
+        made = Options(prompt=["a"], **options)
+        return _edit_diffusion.editor_of(made, model, models).latent_scorer  # type: ignore[arg-type]
+
+    assert student(method="ddim") is None
+    assert asked == []
+    assert student(method="directional") == "student"
+    student(method="directional", denoiser="x")
+    student(method="directional", decode="latent")
+    assert asked == [
+        {"asked": False, "chosen": False},
+        {"asked": False, "chosen": True},
+        {"asked": True, "chosen": True},
+    ]
+
+
 def test_auto_takes_the_least_strength_that_clip_agrees_with(edit: Callable[..., Any]) -> None:
     (row,) = edit(method="sdedit", strength="auto")["results"]
     from guided.tasks._edit_diffusion import GRID
@@ -178,6 +245,8 @@ def test_what_a_picture_shows_instead_is_asked_of_clip(scorer: ClipScorer) -> No
         ({"method": "sdedit", "landmarks": ["1,2,3,4,5,6,7,8"]}, "whole picture"),
         ({"method": "sdedit", "strength": -1.0}, "no opposite"),
         ({"method": "sdedit", "reweight": ["pink=2"]}, "for --method p2p"),
+        ({"method": "turn", "noise": 0.5}, "keeps the noise"),
+        ({"method": "turn", "neutral": PROMPT}, "says what the picture shows"),
         ({"method": "p2p", "reweight": ["pink"]}, "WORD=FACTOR"),
         ({"method": "p2p", "reweight": ["zebra=2"]}, "none of the prompts"),
     ],
@@ -189,6 +258,17 @@ def test_bad_input_is_refused(
         options = {**options, "mask": str(files / f"{options['mask']}.png")}
     with pytest.raises(UsageError, match=told):
         edit(**options)
+
+
+def test_only_a_model_that_is_told_pictures_turns_them(
+    edit: Callable[..., Any], tmp_path: Path
+) -> None:
+    stock = write_folder("pixart", tmp_path / "stock")
+    with pytest.raises(CannotDo, match="takes no embeddings"):
+        edit(method="turn", denoiser=f"local-dir:{stock}")
+    other = write_clip(tmp_path / "other", seed=1)
+    with pytest.raises(CorruptWeights, match="embeddings of another CLIP"):
+        edit(method="turn", scorer=f"local-dir:{other}")
 
 
 def test_files_that_do_not_fit_are_reported(edit: Callable[..., Any], files: Path) -> None:

@@ -8,8 +8,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from guided.errors import ShapeError, UsageError
-from guided.guidance.embedding_turns import slerp, slerp_noise, text_diff
+from guided.errors import ShapeError
+from guided.guidance.embedding_turns import slerp, slerp_noise, turned
 from tests.unclip.small_unclip import unit
 
 
@@ -71,10 +71,12 @@ def test_noise_keeps_its_length_on_the_way() -> None:
     assert float(((one + two) / 2).flatten(1).norm(dim=1).max()) < 0.8 * float(middle.min())
 
 
-def test_a_text_diff_is_a_unit_direction_and_needs_a_difference() -> None:
-    one, two = unit(2, 1), unit(2, 2)
-    found = text_diff(one, two)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(2))
-    assert bool(((found * one).sum(1) > (found * two).sum(1)).all())
-    with pytest.raises(UsageError, match="says what"):
-        text_diff(one, one)
+def test_a_turn_goes_a_part_of_a_right_angle_and_never_past_its_aim() -> None:
+    one, two = unit(3, 1), unit(3, 2)
+    whole = (one * two).sum(1).acos()
+    found = turned(one, two, 0.25)
+    torch.testing.assert_close((found * one).sum(1).acos(), torch.full((3,), torch.pi / 8))
+    torch.testing.assert_close((found * two).sum(1).acos(), whole - torch.pi / 8)
+    assert torch.equal(turned(one, one, 0.5), one)
+    near = torch.nn.functional.normalize(one + 0.1 * two, dim=1)
+    torch.testing.assert_close(turned(one, near, 0.5), near)
