@@ -37,11 +37,13 @@ from guided.tasks._edit_options import Options
 from guided.tasks._losses import objective_of
 
 #: The part of the denoising that is done again at strength 1, where nothing else is asked for.
-NOISE = {"sdedit": 0.6, "inpaint": 1.0, "ddim": 0.8, "ddpm": 0.65, "p2p": 0.9, "directional": 0.9}
+NOISE = {
+    "sdedit": 0.75, "inpaint": 1.0, "ddim": 0.8, "ddpm": 0.85, "p2p": 0.85, "directional": 0.85,
+}  # fmt: skip
 #: Classifier-free guidance, where nothing else is asked for and the method has a scale of its own.
-CFG, OWN_CFG = 5.0, {"directional": 3.0, "turn": 2.0}
+CFG, OWN_CFG = 5.0, {"ddpm": 4.0, "directional": 3.0, "turn": 2.0}
 #: The part of a right angle that an embedding is turned by at strength 1.
-TURN = 0.5
+TURN = 0.35
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ class DenoisingEditor:
         with controlled(net, bound, control, path.steps) as model:
             walk = self._walk(
                 model, latents.repeat(2, 1, 1, 1), Seeds(sources.seeds.values * 2), self.cfg,
-                first=first, sample=path.states[0].repeat(2, 1, 1, 1), beside=path,
+                first=first, sample=path.states[0].repeat(2, 1, 1, 1), beside=path, eta=path.eta,
             )  # fmt: skip
             found = yield from walk.steps()
         return found[count:]
@@ -218,7 +220,7 @@ class DenoisingEditor:
         return Kept(latents, mask, noise)
 
     def _path(self, sources: Sources, latents: Tensor, first: int) -> Stream[Step[Any], None, Path]:
-        kind: Inversion = "ddpm" if self.options.method == "ddpm" else "ddim"
+        kind: Inversion = "ddim" if self.options.method == "ddim" else "ddpm"
         bound = self._bound(sources.words, 1.0)
         path: Path = yield from invert(
             bound, walking(self.model), latents, sources.seeds, self.options.denoise_steps,

@@ -25,14 +25,14 @@ class DiffusionKeys(TaskOptions):
         "classifier-free guidance, 1 is none; empty: what suits the method (diffusion)", None, ge=1
     )
     attention: Literal["replace", "refine"] = option(
-        "what new words do: take the place of others, or join them (p2p)", "replace"
+        "what new words do: take the place of others, or join them (p2p)", "refine"
     )
     reweight: list[str] = option("WORD=FACTOR: how much a word counts (p2p)", [])
     cross_share: float = recipe_only("part of the run with the source's word attention (p2p)", 0.8,
                                      ge=0, le=1)  # fmt: skip
-    self_share: float = recipe_only("part of the run with the source's self-attention (p2p)", 0.4,
+    self_share: float = recipe_only("part of the run with the source's self-attention (p2p)", 0.2,
                                     ge=0, le=1)  # fmt: skip
-    guide_scale: float = option("how far CLIP steers at each step (directional)", 0.3, ge=0)
+    guide_scale: float = option("how far CLIP steers at each step (directional)", 0.2, ge=0)
     decode: Literal["vae", "tiny", "preview", "latent"] | None = option(
         "how CLIP sees the unfinished picture (directional); empty: the latent scorer's way where "
         "there is one, else by the decoder", None,

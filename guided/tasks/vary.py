@@ -37,7 +37,7 @@ class Options(TaskOptions):
     )
     to: Path | None = option("a picture to lead to", None)
     amount: float = option(
-        "how far --toward turns at most, as a part of a right angle", 0.5, gt=0, le=1
+        "how far --toward turns at most, as a part of a right angle", 0.35, gt=0, le=1
     )
     count: int = option("pictures for each picture", 4, ge=1, le=256)
     eta: float | None = option(
