@@ -56,7 +56,7 @@ def find(name: str, role: str | None = None, *, online: bool = False) -> Found:
         download(card)
         found = _in_hub(name)
     if found is None:
-        raise missing(name)
+        raise missing(name, role)
     if role is not None and not serves(found.card, role):
         raise CannotDo(
             f"The model {name!r} is a {found.card.role}, not a {role}.",
@@ -150,8 +150,10 @@ def _in_role(role: str) -> list[str]:
     return [card.name for card, _ in catalogue() if serves(card, role)]
 
 
-def missing(name: str) -> MissingWeights:
-    """The error for a model that is not here: what it is and how to get it."""
+def missing(name: str, role: str | None = None) -> MissingWeights:
+    """The error for a model that is not here: what it is and how to get it, or what there is for
+    its role.
+    """
     card = public_card(name)
     kits = {
         kit: role for kit in kit_names() for role, model in load_kit(kit).items() if model == name
@@ -166,9 +168,10 @@ def missing(name: str) -> MissingWeights:
             hint=f"{other} it in a copy of the repository: scripts/build_weights {name}",
         )
     if card is None:
+        there = nearest(name[:80], names() if role is None else _in_role(role))
         return MissingWeights(
             f"There is no model called {name[:80]!r}.",
-            hint=f"{nearest(name[:80], names())} Own files: guided models add FILE --name NAME",
+            hint=f"{there} Own files: guided models add FILE --name NAME".strip(),
         )
     size = f"{card.size / 1e6:.0f} MB" if card.size else card.size_about or "size not known"
     folder = user_folder() / folder_name(name)

@@ -188,6 +188,17 @@ def test_hostile_names_find_nothing(tmp_path: Path, name: str) -> None:
         finding.find(name)
 
 
+def test_a_name_that_is_not_known_is_told_what_there_is_for_its_role(tmp_path: Path) -> None:
+    ship(tmp_path)
+    with pytest.raises(MissingWeights) as caught:
+        finding.find("smal", "reader")
+    assert "Did you mean 'small'?" in caught.value.hint
+    with pytest.raises(MissingWeights) as caught:
+        finding.find("smal", "vae")
+    assert "small" not in caught.value.hint
+    assert caught.value.hint.startswith("Own files")
+
+
 def test_a_card_of_another_name_is_refused(tmp_path: Path) -> None:
     folder = ship(tmp_path)
     folder.rename(folder.with_name("other"))
