@@ -36,11 +36,14 @@ def invert(
     kind: Inversion = "ddim",
     cfg: float = 1.0,
     rounds: int = 3,
+    known: Path | None = None,
 ) -> Stream[Step[Any], None, Path]:
     """The path to clean latents [B, C, h, w] from evaluation ``first`` of ``steps`` on.
 
     Yields a Step for each level.  ``model`` is told what the picture shows.  ``rounds`` improve the
-    fixed point (ddim; each costs an evaluation); samples are drawn from ``seeds`` (ddpm).
+    fixed point (ddim; each costs an evaluation); samples are drawn from ``seeds`` (ddpm).  What is
+    ``known`` of the path already, found with the same model, words, steps and seeds, is its end,
+    and only what comes before it is looked for.
 
     Raises:
         UsageError: fewer than one round.
@@ -51,8 +54,11 @@ def invert(
     walk = Walk(model, scheduler, latents, seeds, steps, cfg, first=first)
     levels, left = walk.levels, len(walk.levels) - first
     eta = 1.0 if kind == "ddpm" else 0.0
-    states = [latents]
-    added: list[Tensor] = []
+    states = [latents] if known is None else list(known.states)
+    added: list[Tensor] = [] if known is None else list(known.added)
+    if len(added) >= left:
+        return Path(states, added, eta).end(left)
+    left -= len(added)
     for done, index in enumerate(reversed(range(first, first + left))):
         here, lower = levels.at(index), levels.at(index + 1)
         if kind == "ddpm":

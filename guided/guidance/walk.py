@@ -40,6 +40,11 @@ class Path:
         """How many evaluations it takes."""
         return len(self.added)
 
+    def end(self, steps: int) -> Path:
+        """Its last steps."""
+        first = self.steps - steps
+        return Path(self.states[first:], self.added[first:], self.eta)
+
 
 @dataclass(frozen=True)
 class Kept:

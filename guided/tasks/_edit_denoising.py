@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -41,7 +41,7 @@ NOISE = {
     "sdedit": 0.75, "inpaint": 1.0, "ddim": 0.8, "ddpm": 0.85, "p2p": 0.85, "directional": 0.85,
 }  # fmt: skip
 #: Classifier-free guidance, where nothing else is asked for and the method has a scale of its own.
-CFG, OWN_CFG = 5.0, {"ddpm": 4.0, "directional": 3.0, "turn": 2.0}
+CFG, OWN_CFG = 5.0, {"ddpm": 4.0, "p2p": 4.0, "directional": 3.0, "turn": 2.0}
 #: The part of a right angle that an embedding is turned by at strength 1.
 TURN = 0.35
 
@@ -50,7 +50,8 @@ TURN = 0.35
 class Sources:
     """Pictures [B, 3, S, S] in [0, 1], prompts, what the pictures show in words, a seed a row.
 
-    ``mask`` [B, 1, S, S] is 1 where the pictures may change.
+    ``mask`` [B, 1, S, S] is 1 where the pictures may change.  ``paths`` keeps what an editor has
+    found of the noise that gives them, for further strengths.
     """
 
     images: Tensor
@@ -58,9 +59,10 @@ class Sources:
     words: Sequence[str]
     seeds: Seeds
     mask: Tensor | None = None
+    paths: dict[DenoisingEditor, Path] = field(default_factory=dict, compare=False)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DenoisingEditor:
     """Edits by a diffusion model as the options say.
 
@@ -185,10 +187,9 @@ class DenoisingEditor:
             self.scorer, sources.prompts, _shown(sources), options.template or PLAIN
         )
         latents = latents_of(self.model.pipe, sources.images)
-        path = yield from invert(
-            self.model.bound(empty, image=seen), walking(self.model), latents, sources.seeds,
-            options.denoise_steps,
-        )  # fmt: skip
+        path = yield from self._found(
+            sources, latents, self.model.bound(empty, image=seen), 0, "ddim"
+        )
         image = turned(seen, aim.to(seen), strength * TURN)
         walk = self._walk(
             self.model.bound(empty, cfg=self.cfg, image=image), latents, sources.seeds, self.cfg,
@@ -222,10 +223,22 @@ class DenoisingEditor:
     def _path(self, sources: Sources, latents: Tensor, first: int) -> Stream[Step[Any], None, Path]:
         kind: Inversion = "ddim" if self.options.method == "ddim" else "ddpm"
         bound = self._bound(sources.words, 1.0)
+        path = yield from self._found(sources, latents, bound, first, kind)
+        return path
+
+    def _found(
+        self, sources: Sources, latents: Tensor, bound: BoundDiffusion, first: int, kind: Inversion
+    ) -> Stream[Step[Any], None, Path]:
+        """The path to the latents from evaluation ``first`` on; a longer one lengthens what is
+        known.
+        """
+        steps, known = self.options.denoise_steps, sources.paths.get(self)
         path: Path = yield from invert(
-            bound, walking(self.model), latents, sources.seeds, self.options.denoise_steps,
-            first=first, kind=kind,
+            bound, walking(self.model), latents, sources.seeds, steps, first=first, kind=kind,
+            known=known,
         )  # fmt: skip
+        if known is None or known.steps < path.steps:
+            sources.paths[self] = path
         return path
 
     def _alignment(self, bound: BoundDiffusion, sources: Sources) -> Alignment:

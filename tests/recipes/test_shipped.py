@@ -16,7 +16,7 @@ FOLDER = ROOT / "recipes"
 #: Training recipes are run by the tests of training, which know how to cut them.
 RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.parent.name != "train")
 #: Recipes of seconds, which are held to their conditions here.
-QUICK = ("edit/any_prompt.toml", "edit/direction.toml", "edit/pink_hair.toml")
+QUICK = ("edit/any_prompt.toml", "edit/direction.toml", "edit/pink_hair.toml", "edit/turn.toml")
 #: What a key is cut to, where a recipe asks for more.
 CUTS: dict[str, int] = {"steps": 2, "count": 2, "iterations": 2, "beams": 2, "words": 3, "top": 3}
 

@@ -212,6 +212,24 @@ def test_only_directional_without_other_models_looks_through_the_latent_scorer(
     ]
 
 
+@pytest.mark.parametrize("method", ["ddim", "ddpm", "p2p", "directional", "turn"])
+def test_further_strengths_give_what_they_give_alone(
+    method: str, denoiser: Path, scorer: ClipScorer
+) -> None:
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    options = Options(method=method, prompt=[PROMPT], denoise_steps=6)  # type: ignore[arg-type]
+    editor = DenoisingEditor(options, load_own(denoiser, scorer), scorer)
+
+    def sources() -> Sources:
+        return Sources(images, [PROMPT], ["a dog"], Seeds.of(0))
+
+    same = sources()
+    for strength in (0.4, 1.0, 0.7):
+        found = drained(editor.pictures(same, strength))
+        assert torch.equal(found, drained(editor.pictures(sources(), strength)))
+    assert len(same.paths) == 1
+
+
 def test_auto_takes_the_least_strength_that_clip_agrees_with(edit: Callable[..., Any]) -> None:
     (row,) = edit(method="sdedit", strength="auto")["results"]
     from guided.tasks._edit_diffusion import GRID

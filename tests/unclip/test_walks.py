@@ -90,6 +90,34 @@ def test_more_rounds_leave_less_over(model: Diffusion) -> None:
         path_of(model, latents, rounds=0)
 
 
+@pytest.mark.parametrize("kind", ["ddim", "ddpm"])
+def test_a_path_that_is_known_is_lengthened_or_cut(model: Diffusion, kind: str) -> None:
+    latents = latents_of(model.pipe, pictures(model))
+    whole, part = (path_of(model, latents, first, kind=kind) for first in (1, 4))
+    asked: list[int] = []
+    bound, seeds = model.bound(WORDS), Seeds.of(0, 2)
+
+    class Counted:
+        def predict(self, given: Tensor, time: Any) -> Tensor:
+            asked.append(1)
+            return bound.predict(given, time)
+
+    def again(known: Any, first: int) -> Any:
+        loop = invert(Counted(), walking(model), latents, seeds, STEPS, first=first, kind=kind,  # type: ignore[arg-type]
+                      known=known)  # fmt: skip
+        return drained(loop)  # type: ignore[arg-type]
+
+    assert again(whole, 4).steps == part.steps
+    assert asked == []
+    for found, wanted in ((again(part, 1), whole), (again(whole, 4), part)):
+        for one, two in zip(
+            [*found.states, *found.added], [*wanted.states, *wanted.added], strict=True
+        ):
+            assert torch.equal(one, two)
+        assert found.eta == wanted.eta
+    assert len(asked) == 3 * (4 if kind == "ddim" else 1)
+
+
 def test_paths_of_rows_are_their_own(model: Diffusion) -> None:
     latents = latents_of(model.pipe, pictures(model))
     both, alone = path_of(model, latents, kind="ddpm"), path_of(model, latents[:1], kind="ddpm")
