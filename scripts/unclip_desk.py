@@ -1,4 +1,4 @@
-"""What scripts/judge_unclip judges: two stages, one that is told words, variations, text diffs.
+"""What scripts/judge_unclip judges: two stages, one that is told words, variations.
 
 Everything is made as ``guided generate`` and ``guided vary`` make it, and kept.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -25,22 +24,17 @@ from torch import Tensor  # noqa: E402
 from guided.core.images import to_tensor  # noqa: E402
 from guided.core.run import drained  # noqa: E402
 from guided.generators.diffusion_source import latents_of, picture_size  # noqa: E402
-from guided.judging import edit_baselines as baselines  # noqa: E402
 from guided.judging.diffusion_figures import Redraw  # noqa: E402
-from guided.judging.edit_cases import Part, stacked_pictures  # noqa: E402
-from guided.judging.edit_figures import RUNS, Batch, Drawn, Jury, judged  # noqa: E402
 from guided.judging.kept import Kept, digest_of, short  # noqa: E402
 from guided.judging.reader import Reader  # noqa: E402
 from guided.judging.text_image_figures import MISSES, Asked, Make, rivals  # noqa: E402
 from guided.scorers.clip import load_clip  # noqa: E402
 from guided.tasks import _generate_diffusion, _generate_unclip, vary  # noqa: E402
-from guided.tasks._edit_models import EditModels  # noqa: E402
 from guided.tasks._generate_options import Options  # noqa: E402
 from guided.tasks.base import Workbench  # noqa: E402
 from guided.zoo.kits import load_kit  # noqa: E402
-from guided.zoo.manifest import digest  # noqa: E402
 
-ROLES = ("denoiser", "prior", "scorer", "reader", "judge", "identity")
+ROLES = ("denoiser", "prior", "scorer", "reader", "judge")
 BATCH = 8
 
 
@@ -53,7 +47,6 @@ class Desk:
         if (Path(kit["denoiser"]) / "model_index.json").is_file():
             kit["denoiser"] = f"local-dir:{kit['denoiser']}"
         self.bench = Workbench(device_name=given.device, kit=kit)
-        self.models = EditModels(self.bench, {})
         self.reader = Reader.load(kit["reader"], self.bench.device)
         self.judge = load_clip(kit["judge"], self.bench.device, role="judge")
         self.varying = vary.Job.of(self.vary_options(), self.bench)
@@ -154,50 +147,9 @@ class Desk:
 
     # ------------------------------------------------------------------ words to move towards
 
-    def turned(self, found: vary.Found, text: str, strengths: Sequence[float]) -> list[Tensor]:
-        """Pictures turned towards a text, at each strength [B, 3, S, S]."""
+    def turned(self, found: vary.Found, text: str, amounts: Sequence[float]) -> list[Tensor]:
+        """A picture turned towards a text by each amount [1, 3, S, S]."""
         job = replace(self.varying, options=self.vary_options(toward=text))
-        rows = [vary.Found(found.image[i : i + 1], found.noise[i : i + 1])
-                for i in range(len(found.image))]  # fmt: skip
-        aims = [job.aim(row.image) for row in rows]
-
-        def at(amount: float) -> Tensor:
-            places = [vary.turned_to(row, aim, amount) for row, aim in zip(rows, aims, strict=True)]
-            return drained(job.drawn(places, [0] * len(places), 0.0)).clamp(0, 1)
-
-        return [at(strength * self.given.amount) for strength in strengths]
-
-    @cached_property
-    def jury(self) -> Jury:
-        """Who judges edits."""
-        return Jury(self.reader, self.judge, self.models.identity)
-
-    @property
-    def judges(self) -> list[str]:
-        """What tells those who judge edits from others."""
-        own = digest(self.models.need("identity"))
-        return [self.reader.sha256, self.judge.fingerprint, own]
-
-    def moved(self, part: Part) -> dict[str, list[dict[str, Any]]]:
-        """What is judged of a few cases of an edit, by row."""
-        images = stacked_pictures(part.cases, self.size).to(self.bench.device.torch)
-        began = time.process_time()
-        found = drained(self.varying.inverted(images))
-        shared = time.process_time() - began
-        with torch.no_grad():
-            before = drained(self.varying.drawn([found], [0] * len(images), 0.0)).clamp(0, 1)
-        batch, text = Batch(part.cases, images, before, {}), part.cases[0].edit.text
-        began = time.process_time()
-        once = self.turned(found, text, [1.0])
-        seconds = (shared + time.process_time() - began) / len(images)
-        others = [s for s in RUNS if s != 1.0]
-        shown = {1.0: once[0], **dict(zip(others, self.turned(found, text, others), strict=True))}
-        ways = {
-            "no-edit": (baselines.no_edit(batch), (1.0,), 0.0),
-            "oracle": (baselines.rendered(batch), (1.0,), 0.0),
-            "toward": (Drawn(shown.__getitem__), RUNS, seconds),
-        }
-        return {
-            name: [{**row, "seconds": spent} for row in judged(drawn, batch, self.jury, strengths)]
-            for name, (drawn, strengths, spent) in ways.items()
-        }
+        aim = job.aim(found.image)
+        places = [vary.turned_to(found, aim, amount) for amount in amounts]
+        return list(drained(job.drawn(places, [0] * len(places), 0.0)).clamp(0, 1).split(1))

@@ -19,7 +19,7 @@ from torch import Tensor
 from guided.core.images import to_tensor
 from guided.core.protocols import Scorer
 from guided.judging.diffusion_figures import OTHER_DRAW, Redraw, redrawn_figures
-from guided.judging.edit_figures import EditFigures, Span, resampled, span_of
+from guided.judging.edit_figures import Span, resampled, span_of
 from guided.judging.reader import Reader, Reading
 from guided.judging.retrieval import near_misses, retrieval
 from guided.judging.text_image_figures import (
@@ -299,13 +299,4 @@ def vary_figures(
         f"{name}_{key}": row
         for name, redraw in ways.items()
         for key, row in redrawn_figures(redraw, reader, split, count, size).items()
-    }
-
-
-def toward_rows(table: Mapping[str, EditFigures], name: str = "toward") -> dict[str, Row]:
-    """T (1 - O), T and O of an edit, between those of no edit and of the renderer's own answer."""
-    own, none, best = table[name], table["no-edit"], table["oracle"]
-    return {
-        key: Row(getattr(own, key).value, getattr(none, key).value, getattr(best, key).value)
-        for key in ("score", "success", "off")
     }

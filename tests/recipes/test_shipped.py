@@ -18,7 +18,8 @@ RECIPES = sorted(path for path in FOLDER.rglob("*.toml") if path.parent.name != 
 #: Recipes of seconds, which are held to their conditions here.
 QUICK = ("edit/any_prompt.toml", "edit/direction.toml", "edit/pink_hair.toml", "edit/turn.toml")
 #: What a key is cut to, where a recipe asks for more.
-CUTS: dict[str, int] = {"steps": 2, "count": 2, "iterations": 2, "beams": 2, "words": 3, "top": 3}
+CUTS: dict[str, int] = {"steps": 2, "count": 2, "iterations": 2, "beams": 2, "words": 3, "top": 3,
+                        "denoise_steps": 4}  # fmt: skip
 
 
 def _name(path: Path) -> str:

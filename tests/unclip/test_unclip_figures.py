@@ -14,7 +14,6 @@ from torch import Tensor
 
 from guided.core.images import to_tensor
 from guided.judging.diffusion_figures import REDRAWN
-from guided.judging.edit_figures import EditFigures, Span
 from guided.judging.reader import Reading
 from guided.judging.text_image_figures import (
     OTHERS,
@@ -31,7 +30,6 @@ from guided.judging.unclip_figures import (
     prior_figures,
     same_accuracy,
     scales_table,
-    toward_rows,
     twins,
     varied,
     vary_figures,
@@ -242,13 +240,3 @@ def test_variations_are_judged_way_by_way() -> None:
     found = vary_figures(ways, reader, "val", 2, SIZE)
     assert found["same_kept"].value == 1 > found["lost_kept"].value
     assert found["same_l1"].value == 0 < found["lost_l1"].value
-
-
-def test_text_diffs_stand_between_no_edit_and_the_oracle() -> None:
-    def figures(score: float) -> EditFigures:
-        span = Span(score, score, score)
-        return EditFigures(1, span, span, span, 0, 0, 0, 0, 0, 0, 0)
-
-    table = {"no-edit": figures(0.1), "oracle": figures(0.9), "toward": figures(0.4)}
-    rows = toward_rows(table)
-    assert rows == {name: Row(0.4, 0.1, 0.9) for name in ("score", "success", "off")}
