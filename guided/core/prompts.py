@@ -91,21 +91,35 @@ def text_direction(
     """Unit directions [N, D] from what a picture shows, in words, to N prompts.
 
     ``sources`` are one text for all prompts, or one for each.  A prompt of several texts goes along
-    the weighted sum of their differences.
+    the weighted sum of their differences: from one source, or, where a source has as many texts,
+    each from its own.
 
     Raises:
-        UsageError: a prompt that says what its source says, or another number of sources.
+        UsageError: a prompt that says what its source says, or sources that do not fit.
     """
     if len(sources) not in (1, len(prompts)):
         raise UsageError(f"{len(sources)} sources were given for {len(prompts)} prompts.")
-    targets, weights = embed_prompts(scorer, prompts, templates)
-    shown = torch.stack([embed_prompts(scorer, (text,), templates)[0][0, 0] for text in sources])
-    change = (weights[..., None] * (targets - shown[:, None])).sum(1)
-    short = change.norm(dim=1) < _NEAR
-    if bool(short.any()):
-        at = int(short.int().argmax())
+    each = list(sources) * (len(prompts) if len(sources) == 1 else 1)
+    pairs = list(zip(prompts, each, strict=True))
+    found = {pair: _change(scorer, pair, templates) for pair in dict.fromkeys(pairs)}
+    return torch.cat([found[pair] for pair in pairs])
+
+
+def _change(scorer: Scorer, pair: tuple[str, str], templates: Sequence[str]) -> Tensor:
+    """The unit direction [1, D] from a source, the second of a pair, to a prompt."""
+    prompt, source = pair
+    targets, weights = embed_prompts(scorer, [prompt], templates)
+    shown, _ = embed_prompts(scorer, [source], templates)
+    if shown.shape[1] not in (1, targets.shape[1]):
         raise UsageError(
-            f"{prompts[at]!r} says what the picture shows: {sources[at % len(sources)]!r}.",
+            f"What the picture shows, {source!r}, has {shown.shape[1]} texts, and the prompt "
+            f"{prompt!r} has {targets.shape[1]}.",
+            hint="Say one text, or as many as the prompt has, with | between them.",
+        )
+    change = (weights[..., None] * (targets - shown)).sum(1)
+    if float(change.norm()) < _NEAR:
+        raise UsageError(
+            f"{prompt!r} says what the picture shows: {source!r}.",
             hint="Name something that the picture does not show.",
         )
     return F.normalize(change, dim=1)

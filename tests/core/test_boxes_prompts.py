@@ -64,6 +64,10 @@ def test_a_text_direction_leads_from_what_is_shown_to_what_is_asked() -> None:
     mixed = text_direction(scorer, ["b::3 | c::-1"], ["a"])
     wanted = 0.75 * torch.tensor([-1.0, 1.0, 0.0]) - 0.25 * torch.tensor([-1.0, 0.0, 1.0])
     torch.testing.assert_close(mixed[0], wanted / wanted.norm())
+    paired = text_direction(scorer, ["b | c"], ["a | b"])
+    torch.testing.assert_close(paired[0], torch.tensor([-1.0, 0.0, 1.0]) / 2**0.5)
+    with pytest.raises(UsageError, match="has 3 texts"):
+        text_direction(scorer, ["b | c"], ["a | b | c"])
     with pytest.raises(UsageError, match="'b' says what the picture shows: 'b'"):
         text_direction(scorer, ["c", "b"], ["a", "b"])
     with pytest.raises(UsageError, match="2 sources were given for 3 prompts"):
