@@ -62,9 +62,9 @@ def slerp_noise(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
     return torch.where(part == 1, two, found).view_as(start)
 
 
-def turned(start: Tensor, aim: Tensor, amount: float) -> Tensor:
-    """Unit vectors ``start`` [B, D] turned to unit directions [B, D] by a part of a right angle, at
-    most all the way.
+def turned(start: Tensor, aim: Tensor, amount: float | Tensor) -> Tensor:
+    """Unit vectors ``start`` [B, D] turned to unit directions [B, D] by a part of a right angle,
+    one for all or [B], at most all the way.
 
     Raises:
         ShapeError: other shapes.

@@ -23,7 +23,7 @@ from guided.portraits.rivals import rivals_by_fact
 from guided.recipe import Recipe
 from guided.scorers.clip import ClipScorer
 from guided.studio import again, run
-from guided.tasks._edit_denoising import DenoisingEditor, Sources, source_words, weighted
+from guided.tasks._edit_denoising import DenoisingEditor, Sources, reach_of, source_words, weighted
 from guided.tasks._edit_diffusion_options import METHODS
 from guided.tasks.edit import Options, needs
 from tests.diffusion.small_models import write_folder
@@ -159,6 +159,8 @@ def test_a_turn_is_what_vary_makes_of_the_same_words(
     }  # fmt: skip
     (varied,) = run(Recipe.of(data, "test")).result().answer["results"]
     assert int(np.abs(pixels(row["image"]) - pixels(varied["image"])).max()) <= 1
+    assert reach_of(PROMPT) == 1
+    assert reach_of("a | b::-0.5") == pytest.approx(1.25**0.5)
     weighed = edit(method="turn", prompt=[f"{PROMPT} | a hat::-0.5"], out=str(tmp_path / "two"))
     assert (pixels(weighed["results"][0]["image"]) != pixels(row["image"])).any()
 
