@@ -64,7 +64,7 @@ def slerp_noise(start: Tensor, end: Tensor, share: float | Tensor) -> Tensor:
 
 def turned(start: Tensor, aim: Tensor, amount: float | Tensor) -> Tensor:
     """Unit vectors ``start`` [B, D] turned to unit directions [B, D] by a part of a right angle,
-    one for all or [B], at most all the way.
+    one for all or [B], at most all the way; below 0 away from them.
 
     Raises:
         ShapeError: other shapes.

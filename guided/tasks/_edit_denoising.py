@@ -87,13 +87,13 @@ class DenoisingEditor:
         themselves.
 
         Raises:
-            UsageError: a strength below 0, which denoising cannot follow.
+            UsageError: a strength below 0, which only ``turn`` can follow.
         """
-        if strength < 0:
+        if strength < 0 and self.options.method != "turn":
             raise UsageError(
                 f"--method {self.options.method} has no opposite, so strength must be 0 or more, "
                 f"not {strength:g}.",
-                hint="Say the opposite in words.",
+                hint="Say the opposite in words, or take --method turn.",
             )
         if self.options.method == "turn":
             if strength == 0:

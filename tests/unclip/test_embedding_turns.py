@@ -77,6 +77,8 @@ def test_a_turn_goes_a_part_of_a_right_angle_and_never_past_its_aim() -> None:
     found = turned(one, two, 0.25)
     torch.testing.assert_close((found * one).sum(1).acos(), torch.full((3,), torch.pi / 8))
     torch.testing.assert_close((found * two).sum(1).acos(), whole - torch.pi / 8)
+    away = turned(one, two, -0.25)
+    torch.testing.assert_close((away * two).sum(1).acos(), whole + torch.pi / 8)
     assert torch.equal(turned(one, one, 0.5), one)
     near = torch.nn.functional.normalize(one + 0.1 * two, dim=1)
     torch.testing.assert_close(turned(one, near, 0.5), near)
