@@ -34,7 +34,8 @@ def test_a_row_draws_its_cases_at_any_strength(
     images = stacked_pictures(some, 32)
     batch = Batch(some, images, images, {})
     row = rows.DIFFUSION[name]
-    assert row.roles == ("scorer", "denoiser")
+    assert row.roles[:2] == ("scorer", "denoiser")
+    assert row.roles[2:] == (("latent_scorer",) if name == "directional" else ())
     work = row.prepare(desk, batch)
     drawn = work()
     assert drawn.before is images
