@@ -70,7 +70,7 @@ def open_job(options: Options, bench: Workbench) -> Job:
             f"The GAN {gan.name!r} makes pictures of {gan.size} x {gan.size} pixels, not of "
             f"{' x '.join(str(side) for side in options.size)}.",
             hint="Leave --size out, or train one: settings.size in "
-            "recipes/train/text_gan_paired.toml and in text_gan.toml, which starts from there.",
+            "recipes/train/text_gan_paired.toml and in the two that start from there.",
         )
     return Job(options, bench, gan, scorer, frozenset(config.get("words", ())))
 

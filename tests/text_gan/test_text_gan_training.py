@@ -276,7 +276,7 @@ def test_the_kernel_distance_is_unbiased_and_sees_a_shift() -> None:
 
 RECIPES = {
     name: tomllib.loads((ROOT / f"recipes/train/{name}.toml").read_text("utf-8"))
-    for name in ("text_gan", "text_gan_paired", "text_gan_folder")
+    for name in ("text_gan", "text_gan_adversarial", "text_gan_paired", "text_gan_folder")
 }
 
 
@@ -292,9 +292,11 @@ def test_the_recipes_fit_the_objective(name: str) -> None:
 
 
 def test_the_discriminator_has_a_third_of_the_pictures() -> None:
-    before, after = RECIPES["text_gan_paired"], RECIPES["text_gan"]
+    before, after, last = (RECIPES[f"text_gan{leg}"] for leg in ("_paired", "_adversarial", ""))
     assert before["settings"]["paired"] == before["samples"]
     assert after["samples"] >= (before["samples"] + after["samples"]) / 3
     assert after["start"] == f"outputs/training/{before['name']}/model.safetensors"
+    assert last["start"] == f"outputs/training/{after['name']}/model.safetensors"
     shared = ("size", "scorer", "given", "style")
+    assert all(after["settings"][key] == last["settings"][key] for key in shared)
     assert all(before["settings"][key] == after["settings"][key] for key in shared)
