@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,9 +110,13 @@ def test_a_net_under_control(model: Diffusion) -> None:
             assert same == (cross == 0 and own == 0)
         control = Control(Alignment.of(ids[0], ids[0], "replace", length), 1.0, 1.0)
         twice = model.bound([words[0], words[0]])
+        # The encoder's own rows may differ by rounding: both are told the first row's words.
+        parts = {name: part[:1].expand_as(part) for name, part in vars(twice.words).items()
+                 if part is not None}  # fmt: skip
+        twice = replace(twice, words=replace(twice.words, **parts))
         with controlled(net, twice, control, 1) as under:
             found = under.predict(given[:2], 500)
-    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found[0], found[1], atol=1e-6, rtol=1e-5)
     assert before == {name: type(each) for name, each in net.attn_processors.items()}
     assert model.pipe.tokenizer.decode(word_ids(model.pipe, "cat")).strip() == "cat"
 
