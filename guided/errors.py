@@ -16,23 +16,36 @@ GuidedError
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: Sentences of libraries that recommend to switch their safety off, or to trust a file.
+_ADVICE = re.compile(
+    r"weights_only|trust_remote_code|allow_pickle|safe_globals|use_safetensors|add_safe|unsafe"
+    r"|arbitrary code|trust(ed|ing)?\b|do those steps|will likely succeed|custom code"
+    r"|remote code|ignore_mismatched_sizes|low_cpu_mem_usage|resolve/main|Hub, make sure",
+    re.IGNORECASE,
+)
 
 
 class GuidedError(Exception):
     """A failure with a readable message and, where there is one, the next thing to do.
 
-    ``message`` says what was given and what is allowed; ``hint`` says what to do next.
+    ``message`` says what was given and what is allowed; ``hint`` says what to do next.  ``details``
+    are lines between the two, where there is a list to read.
     """
 
     exit_status = 1
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.details = tuple(details)
 
     def __str__(self) -> str:
+        if self.details:
+            return "\n".join([self.message, *(f"  {line}" for line in self.details), self.hint])
         return f"{self.message} {self.hint}".strip()
 
 
@@ -91,3 +104,19 @@ def nearest(given: str, allowed: Iterable[str]) -> str:
     if close:
         return f"Did you mean {close[0]!r}?"
     return f"Allowed: {', '.join(sorted(names))}." if names else ""
+
+
+def library_message(error: BaseException, limit: int = 300) -> str:
+    """What a library says went wrong, for a message of ours: one line, bounded, without advice.
+
+    Sentences that recommend to load unsafely, or to trust a file, are left out; what is too long
+    ends in "...".  Where nothing remains it is the error's class.
+
+    >>> library_message(ValueError("It is damaged. Try it without weights_only."))
+    'It is damaged'
+    """
+    text = str(error)[: 64 * limit]
+    sentences = re.split(r"(?<=[.!?;])\s+|\n+", text)
+    plain = [" ".join(each.split()) for each in sentences if not _ADVICE.search(each)]
+    whole = " ".join(each for each in plain if each).rstrip(" .:") or type(error).__name__
+    return whole if len(whole) <= limit else whole[: limit - 3].rstrip() + "..."

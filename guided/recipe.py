@@ -7,20 +7,23 @@ nearest known one.  Everything the command line and the Python functions do is a
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from guided.core import toml
+from guided.core import precision, toml
+from guided.core.files import IMAGE_SUFFIXES
+from guided.core.precision import DtypeName
+from guided.core.text import absolute, encodable, restored, stored, there
 from guided.errors import RecipeError, nearest
-from guided.expect import check as check_expect
-from guided.tasks import task_names
+from guided.expectations import check as check_expect
+from guided.tasks import load_task, task_names
 from guided.tasks.base import TaskOptions
+from guided.zoo.recipes import find_recipe, read_text, with_shipped_files
 
 #: Keys of every recipe beside its task's own, with what they hold.
 COMMON: dict[str, tuple[type, ...]] = {
@@ -28,18 +31,39 @@ COMMON: dict[str, tuple[type, ...]] = {
     "about": (str,),
     "seed": (int,),
     "device": (str,),
+    "dtype": (str,),
+    "offload": (str,),
     "kit": (str,),
     "out": (str,),
+    "force": (bool,),
     "online": (bool,),
     "expect": (dict,),
 }
-#: Keys whose texts name files and folders, so that a saved recipe works from anywhere.
-PLACES = frozenset(
-    {
-        "data", "file", "files", "folder", "generator", "identity", "image", "images", "index",
-        "inverter", "landmarks", "mask", "metadata", "perceptual", "target",
-    }
-)  # fmt: skip
+#: What a text of a recipe is: the name of a file or folder that is read, of one that is written,
+#: of a model, a text that is a file where there is one of that name, or just text.
+Kind = Literal["read", "write", "model", "either", "text"]
+#: The kind of every key that holds texts, in options, losses and training settings alike.  Saved
+#: recipes get absolute paths by it, and a recipe that came in a picture is judged by it; a key
+#: that is missing here counts as a path.
+KINDS: dict[str, Kind] = {
+    **dict.fromkeys(
+        ("classes", "data", "file", "files", "folder", "guide_image", "image", "images", "mask",
+         "metadata", "recipe", "start", "target", "to"), "read",
+    ),
+    **dict.fromkeys(("cache", "index", "pools", "sheets", "work"), "write"),
+    **dict.fromkeys(
+        ("delta", "denoiser", "gan", "generator", "identity", "inverter", "language", "mapper",
+         "perceptual", "prior", "reader", "scorer", "statistics", "tokenizer", "vae"), "model",
+    ),
+    **dict.fromkeys(("landmarks", "minus", "plus", "query"), "either"),
+    **dict.fromkeys(
+        ("encoding", "guide", "kind", "label", "method", "name", "negative", "neutral", "objective",
+         "prompt", "prompts", "reweight", "scheduler", "source", "template", "templates", "text",
+         "toward", "where"), "text",
+    ),
+}  # fmt: skip
+#: How the files of models end.
+WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".npy")
 _TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false", dict: "a table"}
 
 
@@ -58,12 +82,12 @@ def check_task(name: str) -> str:
 
 
 def task_module(name: str) -> Any:
-    """The module of a verb: it has ``Options`` and ``run(options, bench)``.
+    """The module of a verb: it has ``Options`` and ``run(options, ctx)``.
 
     Raises:
         RecipeError: there is no such verb.
     """
-    return importlib.import_module(f"guided.tasks.{check_task(name)}")
+    return load_task(check_task(name))
 
 
 def task_options(name: str) -> type[TaskOptions]:
@@ -108,7 +132,7 @@ def _complaint(error: ValidationError, options: type[BaseModel], data: Mapping[s
     """The first validation error in one readable line."""
     first = error.errors(include_url=False)[0]
     place: tuple[int | str, ...] = tuple(first["loc"])
-    if first["type"] == "extra_forbidden":
+    if first["type"] == "extra_forbidden" or (place and place[0] not in options.model_fields):
         table, key = place[:-1], str(place[-1])
         allowed = _keys_at(options, table)
         if not table:
@@ -119,8 +143,9 @@ def _complaint(error: ValidationError, options: type[BaseModel], data: Mapping[s
         return f"the key {_where(place)!r} is missing."
     given = first.get("input")
     shown = "" if isinstance(given, (dict, list)) else f" = {_short(given)}"
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{_where(place) or 'options'}{shown}: {message[:1].lower()}{message[1:].rstrip('.')}."
+    message = first["msg"].removeprefix("Value error, ").rstrip(".")
+    message += "" if message.endswith("?") else "."
+    return f"{_where(place) or 'options'}{shown}: {message[:1].lower()}{message[1:]}"
 
 
 def _meant(error: ValidationError, options: type[BaseModel]) -> str:
@@ -148,17 +173,22 @@ class Recipe:
     """A verb with its options: everything that decides what a run does.
 
     ``options`` are the validated options of ``task``; ``seed`` is the first seed; ``device`` None
-    takes the best there is; ``kit`` names the table of models; ``out`` is the folder to write
-    into (None: a new folder under outputs/); ``expect`` are conditions of success.
+    takes the best there is; ``dtype`` and ``offload`` None are "auto" and "none"; ``kit`` names the
+    table of models; ``out`` is the folder to write into (None: a new folder under outputs/), and
+    with ``force`` files that are there are replaced;
+    ``expect`` are conditions of success.
     """
 
     task: str
     options: TaskOptions
     seed: int = 0
     device: str | None = None
+    dtype: DtypeName | None = None
+    offload: str | None = None
     kit: str = "portraits"
     out: str | None = None
     online: bool = False
+    force: bool = False
     about: str = ""
     expect: Mapping[str, Any] = field(default_factory=dict)
 
@@ -169,6 +199,8 @@ class Recipe:
         Raises:
             RecipeError: an unknown key, a wrong type, a missing key, an unknown task.
         """
+        options = _task_of(data, source)
+        data = options.expanded(data)
         common = {key: value for key, value in data.items() if key in COMMON}
         own = {key: value for key, value in data.items() if key not in COMMON}
         for key, value in common.items():
@@ -177,19 +209,10 @@ class Recipe:
                 raise RecipeError(
                     f"{source}: {key} = {_short(value)}: must be {_TYPE_NAMES[kinds[0]]}."
                 )
-        if "task" not in common:
-            raise RecipeError(
-                f"{source}: the key 'task' is missing.",
-                hint=f'Write for example task = "{task_names()[0]}". '
-                f"Tasks: {', '.join(task_names())}.",
-            )
         if not 0 <= common.get("seed", 0) < 2**62:
             raise RecipeError(f"{source}: seed = {_short(common['seed'])}: must be 0 or more.")
-        try:
-            options = task_options(common["task"])
-        except RecipeError as error:
-            raise RecipeError(f"{source}: {error.message}", hint=error.hint) from error
         check_expect(common.get("expect", {}), source)
+        common = precision.checked(common, source)
         return cls(options=_validated(options, own, source), **common)
 
     @classmethod
@@ -202,13 +225,23 @@ class Recipe:
         return cls.of(toml.overridden(toml.parse(text, source), overrides), source)
 
     @classmethod
-    def load(cls, path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
-        """The recipe in a TOML file, after ``key=value`` overrides.
+    def load(
+        cls,
+        given: str | Path,
+        overrides: Iterable[str] = (),
+        common: Mapping[str, Any] | None = None,
+    ) -> Recipe:
+        """The recipe in a TOML file, after ``key=value`` overrides and other ``common`` keys.
+
+        ``given`` is a path, or the name of a recipe as ``guided list recipes`` prints it.
 
         Raises:
             RecipeError: no such file, or not a recipe.
+            UsageError: neither a file nor the name of a recipe.
         """
-        return cls.loads(read_text(path), Path(path).name, overrides)
+        path = find_recipe(given)
+        table = with_shipped_files(toml.parse(read_text(path), path.name), path)
+        return cls.of({**toml.overridden(table, overrides), **(common or {})}, path.name)
 
     def data(self) -> dict[str, Any]:
         """The recipe as plain data: the common keys that say something, then the task's own."""
@@ -217,11 +250,10 @@ class Recipe:
             common["about"] = self.about
         common["seed"] = self.seed
         common["kit"] = self.kit
-        for key in ("device", "out"):
+        for key in ("device", "dtype", "offload", "out"):
             if getattr(self, key) is not None:
                 common[key] = getattr(self, key)
-        if self.online:
-            common["online"] = True
+        common |= {key: True for key in ("force", "online") if getattr(self, key)}
         own = _without_none(self.options.model_dump(mode="json", warnings="none"))
         expect = {"expect": dict(self.expect)} if self.expect else {}
         return {**common, **own, **expect}
@@ -232,31 +264,93 @@ class Recipe:
 
     def with_(self, **changes: Any) -> Recipe:
         """The recipe with other common keys (``seed``, ``device``, ``out``, ...)."""
-        return replace(self, **changes)
+        return replace(self, **precision.checked(changes, "recipe", keep=True))
 
     def located(self, folder: Path, moved: Mapping[str, Path] | None = None) -> Recipe:
         """The recipe with its relative paths made absolute from ``folder``.
 
-        Paths are values of type Path and the texts of the keys in ``PLACES``, where such a file or
-        folder is there.  ``moved`` gives other places for some of them.
+        Paths are values of type Path, texts of the kind "write" (not a default), and texts of the
+        other kinds where they name a file that is there.  ``moved`` gives other places for some.
         """
         places = dict(moved or {})
         return replace(self, options=_located(self.options, folder.absolute(), places))
+
+    def mentions(self) -> list[tuple[str, Kind, str]]:
+        """Every text of the options as (key, kind, text), lists and tables opened; empty ones,
+        and keys with a closed set of values, are left out.
+        """
+        return list(_mentions(self.options, ""))
+
+
+def _mentions(value: Any, key: str) -> Iterator[tuple[str, Kind, str]]:
+    if isinstance(value, (str, Path)):
+        if str(value):
+            yield key, KINDS.get(key, "read"), str(value)
+    elif isinstance(value, BaseModel):
+        fields = {n: f for n, f in type(value).model_fields.items() if not is_choice(f.annotation)}
+        for name in (*fields, *(value.model_extra or {})):
+            yield from _mentions(getattr(value, name), name)
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _mentions(item, str(name))
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _mentions(item, key)
+
+
+def is_choice(annotation: Any) -> bool:
+    """Whether a type allows no texts but those it lists."""
+    if get_origin(annotation) is Literal:
+        return True
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return bool(parts) and all(part in (int, float, bool) or is_choice(part) for part in parts)
+
+
+def _task_of(data: Mapping[str, Any], source: str) -> type[TaskOptions]:
+    """The options of the verb that plain data names."""
+    if "task" not in data:
+        raise RecipeError(
+            f"{source}: the key 'task' is missing.",
+            hint=f'Write for example task = "{task_names()[0]}". Tasks: {", ".join(task_names())}.',
+        )
+    if not isinstance(data["task"], str):
+        raise RecipeError(f"{source}: task = {_short(data['task'])}: must be text.")
+    try:
+        return task_options(data["task"])
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error.message}", hint=error.hint) from error
 
 
 def _validated(options: type[TaskOptions], own: Mapping[str, Any], source: str) -> TaskOptions:
     """The options from plain data, with types taken strictly ("7" is not a number)."""
     try:
-        text = json.dumps(own)
+        text = json.dumps(own, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError) as error:
         raise RecipeError(
             f"{source}: {error}.", hint="Allowed: text, numbers, true and false, lists and tables."
         ) from error
     try:
-        return options.model_validate_json(text, strict=True)
+        given = options.model_validate_json(encodable(stored(text)), strict=True)
+        return given if stored(text) == text else _named_again(given)
     except ValidationError as error:
         complaint = _complaint(error, options, own)
         raise RecipeError(f"{source}: {complaint}", hint=_meant(error, options)) from error
+
+
+def _named_again(value: Any) -> Any:
+    """The same value with the file names in it as the system has them, not as they are stored."""
+    if isinstance(value, str):
+        return restored(value)
+    if isinstance(value, Path):
+        return Path(restored(str(value)))
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return value.model_copy(update={key: _named_again(getattr(value, key)) for key in fields})
+    if isinstance(value, (list, tuple)):
+        return type(value)(_named_again(item) for item in value)
+    if isinstance(value, dict):
+        return {key: _named_again(item) for key, item in value.items()}
+    return value
 
 
 def _without_none(value: Any) -> Any:
@@ -270,13 +364,17 @@ def _without_none(value: Any) -> Any:
 def _located(value: Any, folder: Path, moved: Mapping[str, Path], key: str = "") -> Any:
     """The same value with every relative path in it made absolute."""
     if isinstance(value, Path):
-        return moved.get(str(value), folder / value.expanduser())
+        return moved.get(str(value)) or absolute(value, folder)
     if isinstance(value, str):
-        place = moved.get(value) or (folder / value if key in PLACES and value else None)
-        return str(place) if place is not None and (value in moved or place.exists()) else value
+        place = moved.get(value) or _place(value, folder, key)
+        return str(place) if place is not None else value
     if isinstance(value, BaseModel):
-        names = type(value).model_fields
-        changed = {name: _located(getattr(value, name), folder, moved, name) for name in names}
+        given = {
+            **{n: getattr(value, n) for n in type(value).model_fields},
+            **(value.model_extra or {}),
+        }
+        own = {n: f.default for n, f in type(value).model_fields.items() if f.annotation is str}
+        changed = {n: _located(v, folder, moved, n) for n, v in given.items() if v != own.get(n)}
         return value.model_copy(update=changed)
     if isinstance(value, (list, tuple)):
         return type(value)(_located(item, folder, moved, key) for item in value)
@@ -285,24 +383,10 @@ def _located(value: Any, folder: Path, moved: Mapping[str, Path], key: str = "")
     return value
 
 
-# --------------------------------------------------------------------------- text
-
-
-def read_text(path: str | Path) -> str:
-    """The text of a recipe file.
-
-    Raises:
-        RecipeError: no such file, not text, or larger than a recipe can be.
-    """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            raw = file.read(toml.LARGEST + 1)
-        if len(raw) > toml.LARGEST:
-            raise RecipeError(f"{path}: larger than {toml.LARGEST // 1024} KiB, so not a recipe.")
-        return raw.decode("utf-8")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
-        raise RecipeError(
-            f"Cannot read the recipe {path}: {reason}.", hint="Recipes: guided list recipes."
-        ) from error
+def _place(text: str, folder: Path, key: str) -> Path | None:
+    """The absolute path that a text names, if it names one: what is written always does."""
+    kind, path = KINDS.get(key, "model"), absolute(text, folder)
+    endings = {"model": WEIGHTS, "either": (*IMAGE_SUFFIXES, ".json")}.get(kind)
+    if not text or kind == "text" or (endings and path.suffix.lower() not in endings):
+        return None
+    return path if kind == "write" or there(path) else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,12 @@ from typing import Any
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+#: The key that signs recipes, made for these tests alone.
+_STATE = tempfile.TemporaryDirectory(prefix="guided-state-")
+os.environ["XDG_STATE_HOME"] = _STATE.name
+
+#: No test takes the power away, so none waits for the disk; those of a full disk put in their own.
+os.fsync = lambda handle: None
 
 GOLDEN = Path(__file__).resolve().parent / "golden" / "parity"
 #: Every attempt to reach another computer, as (event, address).
@@ -45,6 +53,29 @@ def _watch(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 sys.addaudithook(_watch)
+
+#: Files of half a minute and more: with several workers they begin first, so that none waits last.
+LONG = (
+    "tests/api/test_readme.py",
+    "tests/worlds/portraits/tasks/test_demo.py",
+    "tests/worlds/portraits/training/test_clip_objective.py",
+    "tests/zoo/test_foreign_code.py",
+    "tests/cli/test_interrupts.py",
+    "tests/training/test_distributed.py",
+    "tests/tasks/test_every_verb_goes_on.py",
+    "tests/recipes/test_shipped.py",
+)
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: leave it out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Long files first; the others as they were."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -84,6 +115,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def parity_dir(request: pytest.FixtureRequest) -> Path:
     """The folder given with --parity."""
     return Path(request.config.getoption("--parity")).resolve()
+
+
+@pytest.fixture(scope="module")
+def shared_models() -> Iterator[None]:
+    """The runs of a file load no model twice from the same files; see the helper."""
+    from tests.helpers.shared_models import sharing
+
+    with sharing():
+        yield
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,13 @@ from typing import Any
 
 import click
 
+from guided.cli.console import STATES, line
 from guided.cli.options import watching_parameters
 from guided.cli.watch import say
 
 _NEEDED = (
     "torch", "torchvision", "diffusers", "transformers", "open_clip_torch", "accelerate", "lpips",
-    "pillow", "numpy", "safetensors", "pydantic", "click",
+    "pillow", "numpy", "safetensors", "pydantic", "click", "rich",
 )  # fmt: skip
 _OPTIONAL = {"av": "reads video files", "faiss-cpu": "searches millions of pictures"}
 _FREE_GIB = 2.0
@@ -77,7 +78,7 @@ def _operators() -> Iterator[Finding]:
 
 def _models() -> Iterator[Finding]:
     from guided.errors import GuidedError
-    from guided.zoo.finding import catalogue, find
+    from guided.zoo.resolve import catalogue, find
 
     for card, found in catalogue():
         if found is None:
@@ -91,8 +92,8 @@ def _models() -> Iterator[Finding]:
 
 
 def _kits() -> Iterator[Finding]:
-    from guided.zoo.finding import catalogue
     from guided.zoo.kits import kit_names, load_kit
+    from guided.zoo.resolve import catalogue
 
     here = {card.name for card, found in catalogue() if found is not None}
     for name in kit_names():
@@ -128,13 +129,20 @@ def _doctor(**values: Any) -> int:
         for finding in check():
             findings.append(finding)
             if not values["as_json"]:
-                click.echo(f"{finding['state']:>8}  {finding['check']}: {finding['told']}")
-                if finding["repair"] and finding["state"] == "broken":
-                    click.echo(f"          repair: {finding['repair']}")
+                state = finding["state"]
+                text = f"  {finding['check']}: {finding['told']}"
+                line(text, STATES[state], head=f"{state:>8}")
+                if finding["repair"] and state == "broken":
+                    line(finding["repair"], "bold", head="          repair: ")
     broken = [finding for finding in findings if finding["state"] == "broken"]
     if values["as_json"]:
         answer = {"ok": not broken, "executable": sys.executable, "findings": findings}
         say(answer, as_json=True)
+    elif broken:
+        names = ", ".join(finding["check"] for finding in broken)
+        line(f" {len(broken)} of {len(findings)} checks: {names}", STATES["broken"], head="broken:")
+    else:
+        line(f" {len(findings)} checks", STATES["ok"], head="all is well:")
     return 1 if broken else 0
 
 

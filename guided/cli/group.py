@@ -15,14 +15,17 @@ from guided.tasks import task_help, task_names
 
 #: Commands that are no verbs: name -> (module, attribute, short help).
 COMMANDS: dict[str, tuple[str, str, str]] = {
-    "again": ("guided.cli.runs", "again", "Repeat a run, pixel for pixel."),
     "check": ("guided.cli.runs", "check", "Check a recipe without running it."),
     "doctor": ("guided.cli.doctor", "doctor", "Look whether everything works."),
     "list": ("guided.cli.listing", "listing", "List tasks, recipes, losses, models, runs ..."),
     "models": ("guided.cli.models", "models", "List, add, get and check model files."),
+    "rerun": ("guided.cli.runs", "rerun", "Repeat a run, pixel for pixel."),
     "run": ("guided.cli.runs", "run", "Run a recipe."),
     "show": ("guided.cli.runs", "show", "Show the recipe a picture carries, and all it came from."),
 }
+
+#: What commands were called in 0.1: understood with a notice.
+FORMER_NAMES = {"again": "rerun"}
 
 
 def short_help(name: str) -> str:
@@ -44,7 +47,7 @@ class LazyGroup(click.Group):
             command: click.Command = getattr(importlib.import_module(module), attribute)
             return command
         if cmd_name in task_names():
-            from guided.cli.verbs import command_of
+            from guided.cli.commands import command_of
 
             return command_of(cmd_name)
         return None
@@ -53,6 +56,10 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         """As click does, but an unknown name is told with the nearest known one."""
+        if args and args[0] in FORMER_NAMES:
+            name = FORMER_NAMES[args[0]]
+            click.echo(f"guided {args[0]} is now guided {name}.", err=True)
+            args = [name, *args[1:]]
         known = self.list_commands(ctx)
         if args and not args[0].startswith("-") and args[0] not in known:
             raise click.UsageError(

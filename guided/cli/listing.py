@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import click
 
+from guided.cli.console import table
 from guided.cli.options import watching_parameters
 from guided.cli.watch import say, speak_logs
+from guided.core.plugins import Registry
 from guided.errors import UsageError, nearest
 
 _PACKAGE = Path(__file__).parents[1]
@@ -22,52 +25,99 @@ def _first_line(path: Path) -> str:
     return head[1].strip() if head else ""
 
 
-def _modules(folder: str) -> list[dict[str, Any]]:
-    """The public files of a folder of the package, with their helps."""
-    files = sorted((_PACKAGE / folder).glob("[a-z]*.py"))
-    return [{"name": path.stem, "about": _first_line(path)} for path in files]
+def _implementations(folder: str, *methods: str) -> list[dict[str, Any]]:
+    """The files and packages of a folder that define a class with these methods, with their helps.
+
+    Nothing is imported: a class that has what its Protocol asks for is what can be chosen, and the
+    helpers beside it are not.
+    """
+    root, needed = _PACKAGE / folder, set(methods)
+    listed: dict[str, Path] = {}
+    for path in sorted(root.rglob("*.py")):
+        part = path.relative_to(root).parts[0]
+        tree = ast.parse(path.read_bytes())
+        classes = (node for node in tree.body if isinstance(node, ast.ClassDef))
+        if any(needed <= {getattr(each, "name", "") for each in known.body} for known in classes):
+            package = root / part / "__init__.py"
+            listed.setdefault(part.removesuffix(".py"), package if package.is_file() else path)
+    return [{"name": name, "about": _first_line(path)} for name, path in listed.items()]
 
 
 def _tasks() -> list[dict[str, Any]]:
-    return [entry for entry in _modules("tasks") if entry["name"] != "base"]
+    from guided.tasks import task_help, task_names
+
+    return [{"name": name, "about": task_help(name)} for name in task_names()]
 
 
 def _losses() -> list[dict[str, Any]]:
-    return _modules("losses")
+    from guided.core.loss_registry import LOSSES
+
+    return _registered(LOSSES)
+
+
+def _editors() -> list[dict[str, Any]]:
+    from guided.editing import EDITORS
+
+    return _registered(EDITORS)
+
+
+def _captioners() -> list[dict[str, Any]]:
+    from guided.captioning import CAPTIONERS
+
+    return _registered(CAPTIONERS)
+
+
+def _registered(registry: Registry) -> list[dict[str, Any]]:
+    own = {name: _first_line(registry.file(name)) for name in registry.files()}
+    others = {name: f"from {point.module}" for name, point in registry.points().items()}
+    return [{"name": name, "about": about} for name, about in sorted({**own, **others}.items())]
+
+
+def _objectives() -> list[dict[str, Any]]:
+    from guided.training.captioned_images import FEWEST
+    from guided.training.registry import objective_points, objectives
+
+    listed = []
+    for name, modules in sorted(objectives().items()):
+        paths = [_PACKAGE / f"{module.replace('.', '/')}.py" for module in modules]
+        worlds = [m.split(".")[1] for m in modules if m.startswith("worlds.")]
+        data = ["a folder"] if name in FEWEST else [] if worlds else ["none"]
+        about = _first_line(paths[0])
+        listed.append({"name": name, "data": ", ".join([*data, *worlds]), "about": about})
+    others = objective_points().items()
+    return listed + [{"name": name, "data": "", "about": f"from {p.module}"} for name, p in others]
 
 
 def _generators() -> list[dict[str, Any]]:
-    return _modules("generators")
+    return _implementations("generators", "start", "render")
 
 
 def _scorers() -> list[dict[str, Any]]:
-    return _modules("scorers")
+    return _implementations("scorers", "embed_images", "embed_texts")
 
 
 def _worlds() -> list[dict[str, Any]]:
-    return [{"name": "portraits", "about": _first_line(_PACKAGE / "portraits" / "__init__.py")}]
+    from guided.core.world import world_folders
 
-
-def recipe_folders() -> list[Path]:
-    """Folders that hold recipes: ``recipes`` here, and the one beside the package's source."""
-    places = (Path("recipes").absolute(), _PACKAGE.parent / "recipes")
-    return [place for place in dict.fromkeys(places) if place.is_dir()]
+    return [
+        {"name": folder.name, "about": _first_line(folder / "__init__.py")}
+        for folder in world_folders()
+    ]
 
 
 def _recipes() -> list[dict[str, Any]]:
     from guided.core import toml
     from guided.errors import RecipeError
-    from guided.recipe import read_text
+    from guided.zoo.recipes import read_text, recipe_files
 
     listed = []
-    for folder in recipe_folders():
-        for path in sorted(folder.rglob("*.toml")):
-            try:
-                table = toml.parse(read_text(path), path.name)
-            except RecipeError as error:
-                table = {"about": str(error)}
-            about = str(table.get("about", ""))
-            listed.append({"name": str(path), "task": str(table.get("task", "")), "about": about})
+    for name, path in recipe_files().items():
+        try:
+            table = toml.parse(read_text(path), path.name)
+        except RecipeError as error:
+            table = {"about": str(error)}
+        about = str(table.get("about", ""))
+        listed.append({"name": name, "task": str(table.get("task", "")), "about": about})
     return listed
 
 
@@ -80,7 +130,7 @@ def _kits() -> list[dict[str, Any]]:
 
 
 def _models() -> list[dict[str, Any]]:
-    from guided.zoo.finding import catalogue
+    from guided.zoo.resolve import catalogue
 
     return [
         {
@@ -100,10 +150,13 @@ def _runs() -> list[dict[str, Any]]:
 
 
 LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
+    "captioners": _captioners,
+    "editors": _editors,
     "generators": _generators,
     "kits": _kits,
     "losses": _losses,
     "models": _models,
+    "objectives": _objectives,
     "recipes": _recipes,
     "runs": _runs,
     "scorers": _scorers,
@@ -115,7 +168,8 @@ LISTS: dict[str, Callable[[], list[dict[str, Any]]]] = {
 def _list(**values: Any) -> int:
     """List tasks, recipes, losses, models, runs ...
 
-    WHAT is tasks, recipes, losses, generators, scorers, kits, models, worlds or runs.
+    WHAT is tasks, recipes, losses, editors, captioners, generators, scorers, kits, models,
+    objectives, worlds or runs.
     """
     speak_logs()
     what = values["what"]
@@ -126,10 +180,13 @@ def _list(**values: Any) -> int:
         say({values["what"]: entries}, as_json=True)
         return 0
     width = max((len(str(next(iter(entry.values())))) for entry in entries), default=0)
+    lines, rows = [], []
     for entry in entries:
         first, *others = entry.values()
         told = "  ".join(str(other) for other in others if not isinstance(other, dict) and other)
-        click.echo(f"{str(first).ljust(width)}  {told}".rstrip())
+        lines.append(f"{str(first).ljust(width)}  {told}".rstrip())
+        rows.append({k: str(v) for k, v in entry.items() if not isinstance(v, dict)})
+    table(rows, lines, prose=("about", "licence"))
     if not entries:
         click.echo(f"no {values['what']}", err=True)
     return 0

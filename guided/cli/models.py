@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from guided.cli.console import line, table
+from guided.core.text import json_text
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -19,7 +21,11 @@ def _shown(function: Function) -> Function:
 
 
 def _print(answer: dict[str, Any], lines: list[str], *, as_json: bool) -> None:
-    click.echo(json.dumps(answer, ensure_ascii=False) if as_json else "\n".join(lines))
+    if as_json:
+        click.echo(json_text(answer).encode())
+    else:
+        for each in lines:
+            line(each)
 
 
 def _size(size: int | None, about: str) -> str:
@@ -36,7 +42,7 @@ def models() -> None:
 @_shown
 def list_models(role: str | None, as_json: bool, debug: bool) -> None:
     """Show every known model and where its files are."""
-    from guided.zoo.finding import catalogue, serves
+    from guided.zoo.resolve import catalogue, serves
 
     rows = []
     for card, found in catalogue():
@@ -52,12 +58,20 @@ def list_models(role: str | None, as_json: bool, debug: bool) -> None:
             row |= {"place": place, "file": path, "size": card.size, "size_about": card.size_about}
             row |= {"licence": card.licence, "source": card.source}
             rows.append(row)
+    if as_json:
+        click.echo(json_text({"models": rows}).encode())
+        return
     lines = [
         f"{row['name']:<28} {row['role']:<13} {row['place']:<8} "
         f"{_size(row['size'], row['size_about']):>18}  {row['licence']}"
         for row in rows
     ]
-    _print({"models": rows}, lines or ["No model."], as_json=as_json)
+    shown = [
+        {key: str(row[key]) for key in ("name", "role", "place")}
+        | {"size": _size(row["size"], row["size_about"]), "licence": row["licence"]}
+        for row in rows
+    ]
+    table(shown, lines or ["No model."], prose=("licence",), numbers=("size",))
 
 
 @models.command("add")
@@ -75,16 +89,30 @@ def add_model(file: Path, name: str | None, as_json: bool, debug: bool) -> None:
 
 
 @models.command("get")
-@click.argument("name")
+@click.argument("names", nargs=-1)
+@click.option("--kit", default=None, help="all models of this kit")
 @click.option("--online", is_flag=True, help="allow the download")
 @_shown
-def get_model(name: str, online: bool, as_json: bool, debug: bool) -> None:
-    """Make sure that the public model NAME is here; download it only with --online."""
-    from guided.zoo.finding import find
+def get_models(
+    names: tuple[str, ...], kit: str | None, online: bool, as_json: bool, debug: bool
+) -> None:
+    """Make sure that the models NAMES are here; download them only with --online.
 
-    found = find(name, online=online)
-    answer = {"name": name, "place": found.place, "file": str(found.path.absolute())}
-    _print(answer, [f"{name}: {found.path} ({found.place})"], as_json=as_json)
+    A name is a public model's, OWNER/NAME in the hub, or ARCHITECTURE/TAG of open_clip.
+    """
+    from guided.models.getting import get, roles_of
+
+    wanted = roles_of(names, kit)
+    if len(wanted) == 1 and kit is None:
+        (answer,) = get(wanted, online=online)
+    else:
+        answer = {"models": list(get(wanted, online=online))}
+    rows = answer.get("models", [answer])
+    _print(
+        answer,
+        [f"{row['name']}: {row['file']} ({row['place']})" for row in rows],
+        as_json=as_json,
+    )
 
 
 @models.command("check")
@@ -101,6 +129,14 @@ def check_models(context: click.Context, as_json: bool, debug: bool) -> None:
         for result in results
     ]
     damaged = sum(1 for result in results if result["error"])
-    _print({"results": results, "damaged": damaged}, lines or ["No model."], as_json=as_json)
+    if as_json:
+        click.echo(json_text({"results": results, "damaged": damaged}).encode())
+    else:
+        shown = [
+            {"state": "damaged" if result["error"] else "ok", "name": result["name"]}
+            | {"found": result["error"] or result["place"]}
+            for result in results
+        ]
+        table(shown, lines or ["No model."], prose=("found",))
     if damaged:
         context.exit(1)

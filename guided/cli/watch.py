@@ -2,53 +2,62 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from guided import studio
+from guided.cli.console import STATES, fitting, line, table, terminal
 from guided.core.run import Result, Run, Step
+from guided.core.text import json_text, one_line
 from guided.recipe import Recipe
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _EVERY = 0.1  # seconds between two pictures of a bar
 _EVERY_LINE = 10.0  # seconds between two lines where there is no terminal
+_COLUMNS = 8  # most columns of an answer's table
+#: Columns of answers that are sentences.
+_PROSE = ("prompt", "text", "caption", "question", "answer", "error", "left_out", "reason", "title")
 
 
 class Progress:
-    """One line on what a run is doing: redrawn on a terminal, a line now and then elsewhere."""
+    """What a run is doing: a bar on a terminal, a line now and then elsewhere.
 
-    def __init__(self, stream: IO[str], *, live: bool) -> None:
+    The time that is left is that of the stage which the step's label names.
+    """
+
+    def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._live = live
-        self._began = time.monotonic()
-        self._shown = self._began if not live else 0.0
-        self._width = 0
+        console = terminal(stream)
+        self._bar = None if console is None or console.is_dumb_terminal else _Bar(console)
+        self._label: str | None = None
+        self._began = self._shown = time.monotonic()
 
     def show(self, step: Step[Any]) -> None:
         """Show a step, unless the last one was just shown."""
         now = time.monotonic()
+        if step.label != self._label:
+            self._label, self._began = step.label, now
+        if self._bar is not None:
+            self._bar.show(step, fitting(step.label or "step", self._stream), _figures(step))
+            return
         last = step.total is not None and step.index >= step.total
-        if now - self._shown < (_EVERY if self._live else _EVERY_LINE) and not last:
+        if now - self._shown < _EVERY_LINE and not last:
             return
         self._shown = now
-        text = self._text(step, now - self._began)
-        if self._live:
-            self._stream.write("\r" + text.ljust(self._width)[: _columns()])
-            self._width = len(text)
-        else:
-            self._stream.write(text + "\n")
+        self._stream.write(fitting(self._text(step, now - self._began), self._stream) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
         """Leave the line."""
-        if self._live and self._width:
-            self._stream.write("\n")
-            self._stream.flush()
+        if self._bar is not None:
+            self._bar.close()
 
     @staticmethod
     def _text(step: Step[Any], seconds: float) -> str:
@@ -61,27 +70,75 @@ class Progress:
                 parts.append(f"{seconds * (1 - share) / share:.0f} s left")
         else:
             parts.append(str(step.index))
-        parts += [f"{name} {value:.4g}" for name, value in list(step.losses.items())[:4]]
-        return " ".join(parts)
+        return " ".join([*parts, _figures(step)]).rstrip()
 
 
-def _columns() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns - 1
+def _figures(step: Step[Any]) -> str:
+    return one_line(" ".join(f"{name} {value:.4g}" for name, value in [*step.losses.items()][:4]))
 
 
-class _LogLine(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+class _Bar:
+    """rich's bar for the stage that is running, on one line; what is logged appears above it.
+
+    It is drawn when a step is shown: no thread, which a signal or a fork could meet halfway.
+    """
+
+    def __init__(self, console: Console) -> None:
+        from rich import progress
+        from rich.table import Column
+
+        def text(field: str, style: str, **rules: Any) -> progress.TextColumn:
+            return progress.TextColumn(
+                field, style, markup=False, table_column=Column(no_wrap=True, **rules)
+            )
+
+        self._progress = progress.Progress(
+            text("{task.description}", "bold"),
+            progress.BarColumn(bar_width=24),
+            progress.MofNCompleteColumn(table_column=Column(no_wrap=True)),
+            progress.TimeRemainingColumn(
+                compact=True, elapsed_when_finished=True, table_column=Column(no_wrap=True)
+            ),
+            text("{task.fields[figures]}", "cyan", overflow="crop"),
+            console=console, auto_refresh=False, redirect_stdout=False,
+        )  # fmt: skip
+        self._label: str | None = None
+        self._task: Any = None
+        self._drawn = 0.0
+
+    def show(self, step: Step[Any], label: str, figures: str) -> None:
+        """Move the bar of a stage, or begin that of the next stage in its place."""
+        known: dict[str, Any] = {"total": step.total, "figures": figures}
+        if label != self._label:
+            if self._task is not None:
+                self._progress.remove_task(self._task)
+            self._task = self._progress.add_task(label, **known)
+            self._label = label
+            self._progress.start()
+        self._progress.update(self._task, completed=step.index, **known)
+        now = time.monotonic()
+        last = step.total is not None and step.index >= step.total
+        if last or now - self._drawn >= _EVERY:
+            self._drawn = now
+            self._progress.refresh()
+
+    def close(self) -> None:
+        """Leave the last stage's line, with the cursor below it."""
+        self._progress.stop()
+
+
+class _Logs(logging.Handler):
+    """Log records as lines on what stderr is at that time (above a bar, where one is drawn)."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = record.levelname.lower()
+        line(f": {record.getMessage()}", STATES.get(level, ""), head=level, err=True)
 
 
 def speak_logs() -> None:
     """Show warnings of the library on stderr."""
     logger = logging.getLogger("guided")
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LogLine())
-    logger.handlers[:] = [handler]
+    logger.handlers[:] = [_Logs()]
     logger.setLevel(logging.WARNING)
     logger.propagate = False
 
@@ -94,8 +151,7 @@ def watch(recipe: Recipe, *, as_json: bool, quiet: bool) -> int:
 
 def follow(run: Run[Result], *, as_json: bool, quiet: bool) -> int:
     """Show a started run and print its answer; 1 if a file failed or an expectation was missed."""
-    stream = sys.stderr
-    progress = None if quiet else Progress(stream, live=stream.isatty())
+    progress = None if quiet else Progress(sys.stderr)
     try:
         for step in run:
             if progress is not None:
@@ -106,22 +162,53 @@ def follow(run: Run[Result], *, as_json: bool, quiet: bool) -> int:
     result = run.result()
     say(result.answer, as_json=as_json)
     if result.folder is not None and not as_json:
-        click.echo(f"saved in {result.folder}", err=True)
+        line(str(result.folder), "green", head="saved in ", err=True)
     for error in result.answer.get("errors") or ():
         if isinstance(error, Mapping):
-            click.echo(f"guided: {error.get('file')}: {error.get('error')}", err=True)
-    for line in result.unmet:
-        click.echo(f"guided: expectation not met: {line}", err=True)
-    return 1 if result.answer.get("errors") or result.unmet else 0
+            line(
+                f" {error.get('file')}: {error.get('error')}", "bold red", head="guided:", err=True
+            )
+    for missed in result.failed_expectations:
+        line(f" expectation not met: {missed}", "bold red", head="guided:", err=True)
+    return 1 if result.answer.get("errors") or result.failed_expectations else 0
 
 
 def say(answer: Mapping[str, Any], *, as_json: bool) -> None:
     """Print an answer: one JSON object, or lines for people."""
     if as_json:
-        click.echo(json.dumps(answer, ensure_ascii=False, allow_nan=False))
+        click.echo(json_text(answer).encode())
         return
-    for line in lines_of(answer):
-        click.echo(line)
+    for key, value in answer.items():
+        lines = list(lines_of({key: value}))
+        rows = _rows(value)
+        if rows:
+            table(rows, lines, prose=_PROSE, numbers=_numbers(value))
+            continue
+        for each in lines:
+            line(each)
+
+
+def _rows(value: Any) -> list[dict[str, str]]:
+    """Entries as rows of a table, where each is a few plain values of the same names."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(e, Mapping) for e in value):
+        return []
+    rows = [row for entry in value if (row := _flat(entry)) is not None]
+    fits = rows and len(rows) == len(value) and all(row.keys() == rows[0].keys() for row in rows)
+    return [{k: _short(v) for k, v in row.items()} for row in rows] if fits else []
+
+
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    """An entry with its mappings of numbers spread out; None if it holds more than plain values."""
+    row: dict[str, Any] = {}
+    for key, value in entry.items():
+        row.update(value if isinstance(value, Mapping) else {key: value})
+    plain = all(isinstance(value, (str, int, float, type(None))) for value in row.values())
+    return row if plain and len(row) <= _COLUMNS else None
+
+
+def _numbers(value: Any) -> list[str]:
+    first = _flat(value[0]) or {}
+    return [key for key, each in first.items() if isinstance(each, (int, float))]
 
 
 def _short(value: Any) -> str:
@@ -141,7 +228,10 @@ def lines_of(answer: Mapping[str, Any]) -> Iterator[str]:
             continue
         if isinstance(value, (list, tuple)) and value and isinstance(value[0], Mapping):
             for entry in value:
-                yield from _block(entry)
+                if entry.keys() == {"file", "reason"}:
+                    yield f"{key.replace('_', ' ')}: {entry['file']}: {entry['reason']}"
+                else:
+                    yield from _block(entry)
         else:
             yield f"{key}: {_short(value)}"
 
@@ -155,5 +245,5 @@ def _block(entry: Mapping[str, Any]) -> Iterator[str]:
             yield f"  {key}:"
             for item in value:
                 yield f"    {_short(item)}"
-        else:
+        elif value is not None:
             yield f"  {key}: {_short(value)}"

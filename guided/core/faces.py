@@ -6,7 +6,6 @@ Source: Karras et al. 2019 (StyleGAN, arXiv 1812.04948), appendix A.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
+from guided.core.reading import read_json
 from guided.errors import ImageError, UsageError
 
 Point = tuple[float, float]
@@ -108,7 +108,7 @@ def read_landmarks(given: str) -> list[Landmarks]:
                 hint="Write x,y,x,y,x,y,x,y or name a JSON file.",
             ) from error
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"The landmarks file {path} cannot be read: {error}.") from error
     if isinstance(content, dict) and "faces" in content:

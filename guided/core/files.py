@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -13,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import unquote
 
-from guided.errors import OutputError, UsageError
+from guided.core import unfinished
+from guided.errors import OutputError
 
 _FORBIDDEN = frozenset('\\:*?"<>|')
 _DEVICES = frozenset(
@@ -25,7 +27,7 @@ _BIDI = frozenset(map(chr, (0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x206
 #: The file of a run's folder that holds its Steps.
 STEPS_FILE = "steps.jsonl"
 #: How the names of pictures end.
-PICTURES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     (
         ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".ppm",
         ".pgm", ".tga", ".jp2", ".avif", ".qoi",
@@ -106,6 +108,10 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+#: What the system says where a disk, or somebody's part of it, holds no more.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
 def _reason(error: OSError) -> str:
     known = {
         errno.ENOSPC: "the disk is full",
@@ -116,13 +122,17 @@ def _reason(error: OSError) -> str:
         errno.EROFS: "that disk is read-only",
         errno.ENOTDIR: "a file is where a folder is needed",
         errno.EISDIR: "a folder of that name is in the way",
+        errno.EEXIST: "a file of that name is in the way",
     }
     return known.get(error.errno or 0, error.strerror or str(error))
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
     """The readable form of a failure to write ``path``."""
-    hint = "Choose another place with --out, or make room there."
+    hint = "Name a folder that can be written with --out."
+    if error.errno in FULL:
+        state = unfinished.line() or "the same command can be given again after that"
+        hint = f"Make room on that disk ({state}), or name a folder on another one with --out."
     return OutputError(f"Cannot write {path}: {_reason(error)}.", hint=hint)
 
 
@@ -139,24 +149,48 @@ def make_folder(folder: Path) -> Path:
     return folder
 
 
+def numbered(path: Path) -> Iterator[Path]:
+    """The path itself, then the same with ``-2``, ``-3``, ... before its ending, without end.
+
+    >>> [path.name for path in itertools.islice(numbered(Path("a.png")), 3)]
+    ['a.png', 'a-2.png', 'a-3.png']
+    """
+    yield path
+    for number in itertools.count(2):
+        yield path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
 def new_folder(wanted: Path) -> Path:
     """A folder that was not there before: ``wanted``, or ``wanted-2``, ``wanted-3``, ...
+
+    It is made by this call alone, however many processes ask for the same name at once.
 
     Raises:
         OutputError: it cannot be made.
     """
-    make_folder(wanted.parent)
-    number = 1
-    while True:
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+    for folder in numbered(wanted):
+        make_folder(wanted.parent)
         try:
             folder.mkdir()
         except FileExistsError:
-            number += 1
+            continue
         except OSError as error:
             raise output_error(folder, error) from error
-        else:
-            return folder
+        return folder
+    raise AssertionError("there is always a free number")
+
+
+def check_writable(folder: Path) -> None:
+    """Make sure, by a file that is gone again at once, that files can be made in a folder.
+
+    Raises:
+        OutputError: they cannot.
+    """
+    try:
+        with _part(folder / "file"):
+            pass
+    except OSError as error:
+        raise output_error(folder, error) from error
 
 
 def _settle(folder: Path) -> None:
@@ -174,6 +208,28 @@ def _settle(folder: Path) -> None:
 
 
 @contextlib.contextmanager
+def _part(path: Path, mode: int = 0o666) -> Iterator[tuple[Path, BinaryIO]]:
+    """A new file beside ``path``, gone at the end unless it was moved; written through on close."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    unfinished.writing(part)
+    try:
+        handle = os.open(part, flags, mode)
+        with os.fdopen(handle, "wb") as file:
+            yield part, file
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        unfinished.written(part)
+
+
+def _flushed(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+    file.close()
+
+
+@contextlib.contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
     """A binary file that takes the place of ``path`` when the block ends well.
 
@@ -183,21 +239,64 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OutputError: no room, no permission, a folder in the way ...; nothing was changed.
     """
-    part = path.with_name(f".{secrets.token_hex(8)}.part")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        handle = os.open(part, flags, 0o666)
-        with os.fdopen(handle, "wb") as file:
+        with _part(path) as (part, file):
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _settle(path.parent)
+            _flushed(file)
+            part.replace(path)
+            _settle(path.parent)
     except OSError as error:
         raise output_error(path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+
+
+def _placed(part: Path, path: Path) -> bool:
+    """Give a finished file the name ``path`` unless there is anything of that name.
+
+    A hard link does both in one step; where the file system has none, an empty file holds the
+    name until the finished one takes its place.
+    """
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        part.replace(path)
+    return True
+
+
+def create_bytes(path: Path, data: bytes, *, mode: int = 0o666) -> bool:
+    """Write a file whole unless there is anything of that name; whether it was written.
+
+    Of several processes that create the same name at once exactly one does.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    if os.path.lexists(path):
+        return False
+    try:
+        with _part(path, mode) as (part, file):
+            file.write(data)
+            _flushed(file)
+            created = _placed(part, path)
+            _settle(path.parent)
+    except OSError as error:
+        raise output_error(path, error) from error
+    return created
+
+
+def holds(path: Path, data: bytes) -> bool:
+    """Whether a regular file has exactly this content."""
+    try:
+        return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False
 
 
 def write_bytes(path: Path, data: bytes) -> Path:
@@ -218,18 +317,3 @@ def write_text(path: Path, text: str) -> Path:
         OutputError: it cannot be written; what was there before is untouched.
     """
     return write_bytes(path, text.encode())
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The picture files in a folder and those within it, sorted.
-
-    Raises:
-        UsageError: there are none.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES)
-    if not found:
-        raise UsageError(
-            f"The folder {folder} has no pictures.",
-            hint=f"Looked for {', '.join(sorted(PICTURES))}.",
-        )
-    return found

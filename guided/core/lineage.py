@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from guided.core.reading import RECORD, parse_json
+from guided.core.text import json_text
 from guided.errors import ImageError
 
 if TYPE_CHECKING:
@@ -41,7 +43,9 @@ class Ancestor:
 
     ``id`` names its content (a digest), ``name`` is its file name, ``recipe`` the TOML that made
     it ("" for a picture that came from elsewhere), ``note`` plain data, ``parents`` the ids it
-    was made from, ``setting`` what must be equal to get the same pixels (threads, versions).
+    was made from, ``setting`` what must be equal to get the same pixels (threads, versions, the
+    sha256 of weights), ``signature`` what its maker's computer knows its recipe by ("" where it
+    was not signed).
     """
 
     id: str
@@ -50,6 +54,7 @@ class Ancestor:
     note: Mapping[str, Any] = field(default_factory=dict)
     parents: tuple[str, ...] = ()
     setting: Mapping[str, Any] = field(default_factory=dict)
+    signature: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ def lineage_of(
     parents: Sequence[Path] = (),
     note: Mapping[str, Any] | None = None,
     setting: Mapping[str, Any] | None = None,
+    signature: str = "",
 ) -> Lineage:
     """The lineage of a new picture made by ``recipe`` from the files ``parents``.
 
@@ -108,9 +114,8 @@ def lineage_of(
         family.update((ancestor.id, ancestor) for ancestor in chain)
         ids.append(chain[-1].id)
     kept = dict(note or {})
-    own = Ancestor(
-        _digest(name, recipe, kept, ids), name, recipe, kept, tuple(ids), dict(setting or {})
-    )
+    digest = _digest(name, recipe, kept, ids)
+    own = Ancestor(digest, name, recipe, kept, tuple(ids), dict(setting or {}), signature)
     return Lineage(own, tuple(family.values()))
 
 
@@ -118,6 +123,7 @@ def lineage_of(
 
 
 def _plain(ancestor: Ancestor) -> dict[str, Any]:
+    signature = {"signature": ancestor.signature} if ancestor.signature else {}
     return {
         "id": ancestor.id,
         "name": ancestor.name,
@@ -125,6 +131,7 @@ def _plain(ancestor: Ancestor) -> dict[str, Any]:
         "note": dict(ancestor.note),
         "parents": list(ancestor.parents),
         "setting": dict(ancestor.setting),
+        **signature,
     }
 
 
@@ -138,7 +145,7 @@ def _as_json(lineage: Lineage) -> str:
             "picture": {**_plain(lineage.picture), "recipe": ""},
             "ancestors": [_plain(ancestor) for ancestor in ancestors],
         }
-        text = json.dumps(document, ensure_ascii=False, default=str)
+        text = json_text(document, default=str, allow_nan=True)
         if len(text.encode()) <= LONGEST_TEXT or not ancestors:
             return text
         if shortened < len(ancestors):
@@ -236,20 +243,20 @@ def _ancestor(data: Any) -> Ancestor:
     """An ancestor from JSON, every field of the type it should have."""
     if not isinstance(data, dict):
         raise ValueError("an ancestor is not a table")
-    texts = [data.get(key, "") for key in ("id", "name", "recipe")]
+    texts = [data.get(key, "") for key in ("id", "name", "recipe", "signature")]
     parents = data.get("parents", [])
     tables = [data.get(key, {}) for key in ("note", "setting")]
     if not all(isinstance(text, str) for text in texts) or not texts[0]:
-        raise ValueError("an ancestor's id, name or recipe is not text")
+        raise ValueError("an ancestor's id, name, recipe or signature is not text")
     if not isinstance(parents, list) or not all(isinstance(item, str) for item in parents):
         raise ValueError("an ancestor's parents are not a list of ids")
     if not all(isinstance(table, dict) for table in tables):
         raise ValueError("an ancestor's note or setting is not a table")
-    return Ancestor(texts[0], texts[1], texts[2], tables[0], tuple(parents), tables[1])
+    return Ancestor(texts[0], texts[1], texts[2], tables[0], tuple(parents), tables[1], texts[3])
 
 
 def _parsed(text: str, recipe: str) -> Lineage:
-    document = json.loads(text)
+    document = parse_json(text, **RECORD)
     if not isinstance(document, dict) or not isinstance(document.get("ancestors", []), list):
         raise ValueError("it is not a lineage")
     listed = document.get("ancestors", [])[-_MOST_ANCESTORS:]
@@ -268,7 +275,7 @@ def read(path: Path) -> Lineage | None:
     if LINEAGE_CHUNK in texts:
         try:
             return _parsed(texts[LINEAGE_CHUNK], recipe)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             logger.warning("%s: its lineage is ignored: %s", path, error)
     if recipe:
         return Lineage(Ancestor(_digest(path.name, recipe), path.name, recipe))

@@ -20,20 +20,20 @@ from torch import Tensor
 from guided.core.protocols import Latent, Scorer
 from guided.errors import CannotDo, ShapeError
 
-Sight = Literal["image", "latent", "words"]
+Modality = Literal["image", "latent", "text"]
 Render = Callable[[Latent], Tensor]
 
 
-class Draft:
+class Candidate:
     """What a loss sees at one moment: a latent and, once touched, its picture.
 
-    ``latent`` maps leaf names to [B, ...]; ``progress`` runs from 0 to 1; ``start`` is the draft
-    the loop began with (itself at the beginning).  ``image`` [B, 3, H, W] in [0, 1] is rendered
-    at the first touch and kept, so a loop without an image loss never renders.
+    ``latent`` maps leaf names to [B, ...]; ``progress`` runs from 0 to 1; ``start`` is the
+    candidate the loop began with (itself at the beginning).  ``image`` [B, 3, H, W] in [0, 1] is
+    rendered at the first touch and kept, so a loop without an image loss never renders.
     """
 
     def __init__(
-        self, latent: Latent, render: Render, progress: float = 0.0, start: Draft | None = None
+        self, latent: Latent, render: Render, progress: float = 0.0, start: Candidate | None = None
     ) -> None:
         self.latent = latent
         self.progress = progress
@@ -42,8 +42,8 @@ class Draft:
         self._embeddings: dict[int, tuple[Scorer, Tensor]] = {}
 
     @property
-    def start(self) -> Draft:
-        """The draft the loop began with."""
+    def start(self) -> Candidate:
+        """The candidate the loop began with."""
         return self._start if self._start is not None else self
 
     @cached_property
@@ -60,7 +60,7 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Scene:
+class LossContext:
     """What losses are bound to: the judge of the guidance, a prompt a row, and the beginning.
 
     ``models`` holds further named models a loss may ask for (``identity``, ``perceptual``, ...);
@@ -69,7 +69,7 @@ class Scene:
 
     scorer: Scorer | None
     prompts: tuple[str, ...]
-    start: Draft
+    start: Candidate
     models: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
 
@@ -79,12 +79,17 @@ class Scene:
             raise CannotDo(f"The loss {who!r} needs a scorer.", hint="Name one in the recipe.")
         return self.scorer
 
+    @property
+    def device(self) -> torch.device:
+        """Where the loop runs: the device of its latents."""
+        return next(iter(self.start.latent.values())).device
+
     def need_model(self, role: str, who: str) -> Any:
         """A named model, or an error that names the loss and the roles there are."""
         if role not in self.models:
             raise CannotDo(
                 f"The loss {who!r} needs a model in the role {role!r}; "
-                f"this scene has: {', '.join(sorted(self.models)) or 'none'}.",
+                f"this loop has: {', '.join(sorted(self.models)) or 'none'}.",
                 hint=f"Name one in the kit or with a recipe key {role}.",
             )
         return self.models[role]
@@ -95,9 +100,14 @@ BoundLoss = Callable[[Any], Tensor]
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """One term of an objective; its dataclass fields are its recipe keys."""
+    """One term of an objective; its dataclass fields are its recipe keys.
 
-    sees: ClassVar[Sight] = "image"
+    ``modality`` is what the loss looks at; ``needs`` are the roles of the models that ``bind``
+    asks the context for ("scorer" is the guiding CLIP), which every loop loads beforehand.
+    """
+
+    modality: ClassVar[Modality] = "image"
+    needs: ClassVar[tuple[str, ...]] = ()
 
     @property
     def kind(self) -> str:
@@ -105,8 +115,8 @@ class Loss(ABC):
         return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(self).__name__).lower()
 
     @abstractmethod
-    def bind(self, scene: Scene) -> BoundLoss:
-        """Do the work needed once and return the function from a draft to [B]; less is better."""
+    def bind(self, context: LossContext) -> BoundLoss:
+        """Do the work needed once; return the function from a candidate to [B], less is better."""
 
     def __rmul__(self, weight: float) -> Objective:
         return Objective((Term(self, float(weight)),))
@@ -155,21 +165,29 @@ class Objective:
             for i, kind in enumerate(kinds)
         ]
 
-    def bind(self, scene: Scene, sees: Sequence[Sight] = ("image", "latent")) -> BoundObjective:
-        """The objective ready for a loop whose drafts offer what ``sees`` names.
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The roles of the models that the losses need, each once."""
+        return tuple(dict.fromkeys(role for term in self.terms for role in term.loss.needs))
+
+    def bind(
+        self, context: LossContext, modalities: Sequence[Modality] = ("image", "latent")
+    ) -> BoundObjective:
+        """The objective ready for a loop whose candidates offer these modalities.
 
         Raises:
-            CannotDo: no loss at all, or one that looks at something this loop does not have.
+            CannotDo: no loss at all, one that looks at something this loop does not have, or one
+                that needs a model the context does not have.
         """
         if not self.terms:
             raise CannotDo("This objective has no loss.", hint="Give at least one.")
         for term in self.terms:
-            if term.loss.sees not in sees:
+            if term.loss.modality not in modalities:
                 raise CannotDo(
-                    f"The loss {term.loss.kind!r} looks at {term.loss.sees}, "
-                    f"but this loop offers {' and '.join(sees)}."
+                    f"The loss {term.loss.kind!r} looks at {term.loss.modality}, "
+                    f"but this loop offers {' and '.join(modalities)}."
                 )
-        bound = tuple(term.loss.bind(scene) for term in self.terms)
+        bound = tuple(term.loss.bind(context) for term in self.terms)
         weights = tuple(term.weight for term in self.terms)
         return BoundObjective(tuple(self.names()), bound, weights)
 
@@ -182,7 +200,7 @@ class BoundObjective:
     losses: tuple[BoundLoss, ...]
     weights: tuple[float, ...]
 
-    def __call__(self, draft: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    def __call__(self, candidate: Any) -> tuple[Tensor, dict[str, Tensor]]:
         """The weighted total [B] and the unweighted parts, name -> [B].
 
         Raises:
@@ -191,7 +209,7 @@ class BoundObjective:
         parts: dict[str, Tensor] = {}
         total: Tensor | None = None
         for name, loss, weight in zip(self.names, self.losses, self.weights, strict=True):
-            value = loss(draft)
+            value = loss(candidate)
             if value.ndim != 1:
                 raise ShapeError(f"The loss {name!r} must return [B], not {list(value.shape)}.")
             parts[name] = value

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ _NEAR = 1e-4  # lengths of differences of unit vectors below which two texts say
 _WEIGHTED = re.compile(r"(?P<text>.*?)::(?P<weight>[^:|]*)", re.DOTALL)
 
 
+@lru_cache(maxsize=4096)
 def parse(prompt: str) -> tuple[tuple[str, float], ...]:
     """The texts of a prompt and their weights; ``|`` parts texts, ``::`` precedes a weight.
 

@@ -43,21 +43,3 @@ class Generator(Protocol):
     def render(self, latent: Latent) -> Tensor:
         """Pictures [B, 3, H, W] in [0, 1]; differentiable in every leaf."""
         ...
-
-
-@runtime_checkable
-class Inverts(Protocol):
-    """Finds the latent of a given picture."""
-
-    def invert(self, images: Tensor) -> Latent:
-        """The latent whose rendering is near pictures [B, 3, H, W] in [0, 1]."""
-        ...
-
-
-@runtime_checkable
-class Denoises(Protocol):
-    """Predicts the clean sample of a noisy one."""
-
-    def denoise(self, noisy: Tensor, level: Tensor, condition: Tensor | None) -> Tensor:
-        """The clean latent [B, ...] expected behind a noisy one at noise levels [B]."""
-        ...

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from guided.core import unfinished
 from guided.errors import GuidedError
 
 if TYPE_CHECKING:
@@ -36,18 +37,59 @@ class Step(Generic[DraftT]):
     draft: DraftT | None = None
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture a run made: saved under ``name`` in the run folder, shown as its path in answers.
+class OutputImage:
+    """An image a run made: saved under ``name`` in the run folder, shown as its path in answers.
 
     ``parents`` are the files it was made from, whose lineage it inherits; ``note`` is plain data
-    kept in the file's metadata (for instance a latent's file name, a prompt, a strength).
+    kept in the file's metadata (for instance a latent's file name, a prompt, a strength).  One
+    that is saved already has a ``path`` and opens its ``image`` from there, so that memory does
+    not grow with the number of images.
     """
 
-    name: str
-    image: Image.Image
-    parents: tuple[str, ...] = ()
-    note: Mapping[str, Any] = field(default_factory=dict)
+    def __init__(
+        self,
+        name: str,
+        image: Image.Image | None,
+        parents: tuple[str, ...] = (),
+        note: Mapping[str, Any] | None = None,
+        *,
+        path: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.parents = parents
+        self.note: Mapping[str, Any] = dict(note or {})
+        self.path = path
+        self._image = image
+
+    @property
+    def image(self) -> Image.Image:
+        """What it shows; of a saved one a new copy each time."""
+        if self._image is not None:
+            return self._image
+        from PIL import Image
+
+        if self.path is None:
+            raise GuidedError(f"{self.name} has neither an image nor a file.")
+        with Image.open(self.path) as file:
+            return file.copy()
+
+
+class LazyImages(Sequence["Image.Image"]):
+    """Images by position, each opened when it is looked at and not held."""
+
+    def __init__(self, count: int, open_one: Callable[[int], Image.Image]) -> None:
+        self._count = count
+        self._open = open_one
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, place: Any) -> Any:
+        if isinstance(place, slice):
+            return [self._open(i) for i in range(*place.indices(self._count))]
+        if not 0 <= place < self._count:
+            raise IndexError(place)
+        return self._open(place)
 
 
 @dataclass
@@ -56,39 +98,39 @@ class Result:
 
     ``answer`` is the object the command line prints with ``--json``; Pictures inside it become
     absolute file paths once saved.  ``files`` are further outputs by name: text or bytes.
-    ``scores`` are numbers worth keeping in run.json.  ``folder`` is where the run was saved, and
-    ``unmet`` the recipe's expectations it does not meet; both are filled in after the run.
+    ``scores`` are numbers worth keeping in run.json.  ``folder`` is where the run was saved,
+    ``failed_expectations`` the recipe's that it does not meet; both are filled in after the run.
     """
 
     answer: dict[str, Any]
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[OutputImage] = field(default_factory=list)
     files: dict[str, str | bytes] = field(default_factory=dict)
     scores: dict[str, float] = field(default_factory=dict)
     folder: Path | None = None
-    unmet: list[str] = field(default_factory=list)
+    failed_expectations: list[str] = field(default_factory=list)
 
     @property
     def images(self) -> list[Image.Image]:
         """What the pictures show, those of the answer included."""
-        return [picture.image for picture in self.all_pictures()]
+        return [picture.image for picture in self.output_images()]
 
-    def all_pictures(self) -> list[Picture]:
+    def output_images(self) -> list[OutputImage]:
         """The result's pictures and those in its answer, each once."""
-        listed = [*self.pictures, *_pictures_in(self.answer)]
+        listed = [*self.pictures, *_images_in(self.answer)]
         return list({id(picture): picture for picture in listed}.values())
 
 
-def _pictures_in(value: Any) -> list[Picture]:
-    if isinstance(value, Picture):
+def _images_in(value: Any) -> list[OutputImage]:
+    if isinstance(value, OutputImage):
         return [value]
     if isinstance(value, Mapping):
-        return [picture for item in value.values() for picture in _pictures_in(item)]
+        return [picture for item in value.values() for picture in _images_in(item)]
     if isinstance(value, (list, tuple)):
-        return [picture for item in value for picture in _pictures_in(item)]
+        return [picture for item in value for picture in _images_in(item)]
     return []
 
 
-def drained(steps: Generator[Step[Any], None, ResultT]) -> ResultT:
+def drain(steps: Generator[Step[Any], None, ResultT]) -> ResultT:
     """What a stream of Steps returns at its end, for those who do not want the Steps."""
     while True:
         try:
@@ -96,6 +138,25 @@ def drained(steps: Generator[Step[Any], None, ResultT]) -> ResultT:
         except StopIteration as end:
             result: ResultT = end.value
             return result
+
+
+def renumber(
+    steps: Generator[Step[Any], None, ResultT], part: int = 0, parts: int = 1, label: str = ""
+) -> Generator[Step[Any], None, ResultT]:
+    """The Steps of one of several equal parts (counted from 0), numbered among those of all.
+
+    With a ``label`` they bear another name and no draft, which is the inner loop's own.
+    """
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            result: ResultT = end.value
+            return result
+        done = part * (step.total or 0)
+        total = None if step.total is None else parts * step.total
+        name, draft = (label, None) if label else (step.label, step.draft)
+        yield Step(done + step.index, total, name, step.losses, draft)
 
 
 class Run(Generic[ResultT]):
@@ -110,6 +171,7 @@ class Run(Generic[ResultT]):
         steps: Generator[Step[Any], None, ResultT],
         finish: Callable[[ResultT, Sequence[Step[Any]]], ResultT] | None = None,
     ) -> None:
+        unfinished.note("")
         self._steps = steps
         self._finish = finish
         self._seen: list[Step[Any]] = []

@@ -39,19 +39,3 @@ def expect(tensor: Tensor, pattern: str, name: str) -> dict[str, int]:
             f"{name} must have the shape [{', '.join(pattern.split())}], not {list(tensor.shape)}."
         )
     return sizes
-
-
-def expect_unit_range(images: Tensor, name: str = "images") -> None:
-    """Accept finite pictures with values in [0, 1] (up to rounding).
-
-    Raises:
-        ShapeError: values outside [0, 1] or not finite.
-    """
-    if images.numel() == 0:
-        return
-    low, high = float(images.min()), float(images.max())
-    if not (low >= -1e-3 and high <= 1 + 1e-3):
-        raise ShapeError(
-            f"{name} must have values in [0, 1], not [{low:.4g}, {high:.4g}].",
-            hint="Divide 8-bit pixels by 255, or map [-1, 1] by (x + 1) / 2.",
-        )

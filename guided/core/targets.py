@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from guided.core.objective import Scene
+from guided.core.objective import LossContext
 from guided.errors import ShapeError
 
 
-def target_picture(scene: Scene) -> Tensor:
-    """The scene's ``target`` [B, 3, H, W] in [0, 1] if it has one, else the start's picture.
+def target_image(context: LossContext) -> Tensor:
+    """The context's ``target`` [B, 3, H, W] in [0, 1] if it has one, else the start's picture.
 
     Raises:
         ShapeError: a target of another size than the pictures the loop draws.
     """
     with torch.no_grad():
-        start = scene.start.image.detach()
-    given = scene.extras.get("target")
+        start = context.start.image.detach()
+    given = context.extras.get("target")
     if given is None:
         return start
     target: Tensor = given.to(start)

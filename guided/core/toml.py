@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import copy
 import re
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from guided.core.reading import parse_toml
+from guided.core.text import restored, stored
 from guided.errors import RecipeError, UsageError
 
 #: The longest text, in characters, and the deepest nesting of tables and lists that is read.
@@ -21,7 +22,7 @@ _WIDEST = 96
 
 def _string(text: str) -> str:
     out = []
-    for char in text:
+    for char in stored(text):
         code = ord(char)
         if char in _ESCAPES:
             out.append(_ESCAPES[char])
@@ -93,7 +94,9 @@ def _lines(table: Mapping[str, Any], path: tuple[str, ...]) -> list[str]:
 
 
 def dumps(table: Mapping[str, Any]) -> str:
-    """A table as TOML text; ``tomllib.loads`` gives the same table back.
+    """A table as TOML text; ``parse`` gives the same table back.
+
+    So does ``tomllib.loads``, but for names of files that are not UTF-8 (``guided.core.text``).
 
     Keys keep their order, except that plain values come before tables.
 
@@ -101,40 +104,6 @@ def dumps(table: Mapping[str, Any]) -> str:
         RecipeError: a value that TOML has no form for (None, bytes, objects).
     """
     return "\n".join(_lines(table, ())).lstrip("\n") + "\n"
-
-
-def _depth(value: Any) -> int:
-    """How deep tables and lists are nested, without recursion."""
-    deepest, todo = 0, [(value, 0)]
-    while todo:
-        item, depth = todo.pop()
-        deepest = max(deepest, depth)
-        if depth > DEEPEST:
-            break
-        inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
-        todo.extend((part, depth + 1) for part in inner)
-    return deepest
-
-
-_TOKEN = re.compile(
-    r'"""(?:[^\\]|\\.)*?(?:"""|\Z)' + r"|'''.*?(?:'''|\Z)"
-    r'|"(?:[^"\\\n]|\\.)*+"?' + r"|'[^'\n]*+'?"
-    r"|\#[^\n]*|[^\s.=,\[\]{}\"'#]+|[.\n=,\[\]{}]",
-    re.DOTALL,
-)
-
-
-def _longest_key(text: str) -> int:
-    """The most dots in one dotted key; a parser takes quadratic time over very many."""
-    most = dots = 0
-    for token in _TOKEN.finditer(text):
-        first = token[0][0]
-        if first == ".":
-            dots += 1
-            most = max(most, dots)
-        elif first in "\n=,[]{}":
-            dots = 0
-    return most
 
 
 def parse(text: str, source: str = "recipe") -> dict[str, Any]:
@@ -145,18 +114,25 @@ def parse(text: str, source: str = "recipe") -> dict[str, Any]:
     """
     if len(text) > LARGEST:
         raise RecipeError(f"{source}: larger than {LARGEST // 1024} KiB, so not a recipe.")
-    deep = RecipeError(f"{source}: nested too deep; at most {DEEPEST} levels are allowed.")
-    if _longest_key(text) > DEEPEST:
-        raise deep
     try:
-        data = tomllib.loads(text)
-    except RecursionError as error:
-        raise deep from error
+        data = parse_toml(text, LARGEST, DEEPEST)
     except ValueError as error:
-        raise RecipeError(f"{source}: not valid TOML: {str(error).rstrip('.')}.") from error
-    if _depth(data) > DEEPEST:
-        raise deep
-    return data
+        reason = str(error).rstrip(".")
+        kind = "" if reason.startswith("nested too deep") else "not valid TOML: "
+        raise RecipeError(f"{source}: {kind}{reason}.") from error
+    whole: dict[str, Any] = _restored(data)
+    return whole
+
+
+def _restored(value: Any) -> Any:
+    """The same value with the file names in it as the system has them."""
+    if isinstance(value, str):
+        return restored(value)
+    if isinstance(value, list):
+        return [_restored(item) for item in value]
+    if isinstance(value, dict):
+        return {restored(key): _restored(item) for key, item in value.items()}
+    return value
 
 
 def parse_value(text: str) -> Any:
@@ -186,6 +162,35 @@ def overridden(data: Mapping[str, Any], overrides: Iterable[str]) -> dict[str, A
             raise UsageError(f"--set {override}: there is no value.", hint="Write --set key=value.")
         _put(changed, path.strip().split("."), parse_value(text.strip()), override)
     return changed
+
+
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes`` over it, merged at every depth; neither is altered.
+
+    A table goes into the table of that name, key by key, and everything that it does not name
+    stays; any other value takes the place of what was there.  A table whose keys are all positions
+    (``{"0": ...}``) changes those entries of a list.
+
+    Raises:
+        UsageError: a position that the list does not have.
+
+    >>> merged({"a": {"b": {"c": 1, "d": 2}}}, {"a": {"b": {"c": 3}}})
+    {'a': {'b': {'c': 3, 'd': 2}}}
+    """
+    return {**copy.deepcopy(dict(base)), **{k: _over(base, k, v) for k, v in changes.items()}}
+
+
+def _over(base: Mapping[str, Any], key: str, change: Any) -> Any:
+    before = base.get(key)
+    if isinstance(change, Mapping) and isinstance(before, Mapping):
+        return merged(before, change)
+    positions = isinstance(change, Mapping) and change and all(k.isdigit() for k in change)
+    if isinstance(before, list) and isinstance(change, Mapping) and positions:
+        for name in change:
+            _position(before, name, f"{key}.{name}")
+        entries = merged({str(i): entry for i, entry in enumerate(before)}, change)
+        return [entries[str(i)] for i in range(len(before))]
+    return copy.deepcopy(change)
 
 
 def _put(table: Any, path: Sequence[str], value: Any, override: str) -> None:

@@ -1,4 +1,4 @@
-"""How a scorer sees a draft: through its own preprocessing, or through StyleCLIP's."""
+"""How a scorer sees a candidate: through its own preprocessing, or through StyleCLIP's."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from typing import Any, Literal
 from torch import Tensor
 
 from guided.core.boxes import box_resize
-from guided.core.objective import Draft
+from guided.core.objective import Candidate
 from guided.core.protocols import Scorer
 from guided.errors import CannotDo
 
 View = Literal["clip", "styleclip"]
 
 
-def embed_draft(draft: Draft, scorer: Scorer, view: View = "clip") -> Tensor:
-    """The unit embedding [B, D] of a draft's picture.
+def embed_candidate(candidate: Candidate, scorer: Scorer, view: View = "clip") -> Tensor:
+    """The unit embedding [B, D] of a candidate's picture.
 
     "clip" is right: the scorer's own antialiased resize and normalisation of values in [0, 1].
     "styleclip" is what the public StyleCLIP does: box resize, values in [-1, 1], no mean and
@@ -25,8 +25,8 @@ def embed_draft(draft: Draft, scorer: Scorer, view: View = "clip") -> Tensor:
         CannotDo: "styleclip" with a scorer that does not state its size, mean and deviation.
     """
     if view == "clip":
-        return draft.embed(scorer)
-    return scorer.embed_images(bare_pixels(scorer, draft.image))
+        return candidate.embed(scorer)
+    return scorer.embed_images(bare_pixels(scorer, candidate.image))
 
 
 def bare_pixels(scorer: Scorer, images: Tensor) -> Tensor:

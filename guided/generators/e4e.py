@@ -35,7 +35,7 @@ class StyleInverter:
     ) -> None:
         self.name = name
         self.device = device or Device()
-        self.net = self.device.settle(net)
+        self.net = self.device.prepare(net)
         self.average = average.to(self.device.torch).float()
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from guided.core.editing import Delta
+from guided.core.delta import Delta
 from guided.core.protocols import Latent
 from guided.errors import CorruptWeights
 from guided.zoo.safe import load_tensors

@@ -22,7 +22,7 @@ Space = Literal["w", "s"]
 Overshoot = Literal["clip", "keep"]
 _AVERAGED = 4096
 _MARKS = ("input.input", "synthesis.b4.const", "mapping.w_avg", "synthesis.input.weight")
-_PREFIXES = ("g_ema.", "G_ema.", "g.", "state_dict.decoder.", "decoder.", "")
+_PREFIXES = ("g_ema.", "G_ema.", "g.", "G.", "state_dict.decoder.", "decoder.", "")
 
 
 class StyleGan2:
@@ -45,7 +45,7 @@ class StyleGan2:
     ) -> None:
         self.name = name
         self.device = device or Device()
-        self.net = self.device.settle(net)
+        self.net = self.device.prepare(net)
         self.overshoot = overshoot
         self.average = (
             self._averaged() if average is None else average.to(self.device.torch).float()
@@ -152,7 +152,7 @@ def load_stylegan2(
     if not state:
         raise CorruptWeights(
             f"{path} holds no StyleGAN2 generator: there is no input.input or synthesis.b4.const "
-            f"under g_ema, G_ema, g, decoder or at the top; it holds {content.summary()}."
+            f"under g_ema, G_ema, g, G, decoder or at the top; it holds {content.summary()}."
         )
     average = average_of(state) if is_nvidia(state) else content.get("latent_avg")
     net = build_stylegan2(state)

@@ -1,8 +1,7 @@
-"""The text-to-image GAN as a generator: {z, text} to pictures, and ways between two latents."""
+"""Text-conditional GAN as a generator: {z, text} to images, and paths between two latents."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import Tensor
 from guided.core.device import Device
 from guided.core.prompts import embed_prompts
 from guided.core.protocols import Latent, Scorer
+from guided.core.reading import read_json
 from guided.core.seeds import Seeds
 from guided.core.shapes import expect
-from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError
+from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError, library_message
 from guided.nets.text_gan import TextGenerator, build_text_generator
 from guided.zoo.packing import load_weights
 
@@ -57,7 +57,7 @@ class TextGan:
         self.scorer = scorer
         self.truncation = truncation
         self.device = device or Device()
-        self.net = self.device.settle(net).to(memory_format=torch.channels_last)
+        self.net = self.device.prepare(net).to(memory_format=torch.channels_last)
 
     @property
     def size(self) -> int:
@@ -74,9 +74,9 @@ class TextGan:
         z = seeds.normal((self.net.shape.latent,), "text_gan/z", self.device.torch)
         if prompts is None:
             return {"z": z, "text": z.new_zeros(len(seeds), self.net.shape.text)}
-        return self.told({"z": z}, prompts)
+        return self.condition({"z": z}, prompts)
 
-    def told(self, latent: Latent, prompts: Sequence[str]) -> Latent:
+    def condition(self, latent: Latent, prompts: Sequence[str]) -> Latent:
         """The same z with other words: the same person where the words leave them the same.
 
         Raises:
@@ -89,7 +89,7 @@ class TextGan:
         text = F.normalize((weights[..., None] * texts).sum(1), dim=1)
         return {"z": latent["z"], "text": text.to(self.device.torch).expand(rows, -1).contiguous()}
 
-    def shown(self, latent: Latent, images: Tensor) -> Latent:
+    def condition_on_images(self, latent: Latent, images: Tensor) -> Latent:
         """The same z told by pictures [B, 3, H, W] in [0, 1] in the place of words."""
         with torch.no_grad():
             return {"z": latent["z"], "text": self.scorer.embed_images(images)}
@@ -155,10 +155,10 @@ def read_config(file: Path) -> dict[str, object]:
         CorruptWeights: there is none, or it cannot be read.
     """
     try:
-        config = json.loads((file.parent / CONFIG).read_text("utf-8"))
+        config = read_json(file.parent / CONFIG)
     except (OSError, ValueError) as error:
         raise CorruptWeights(
-            f"The text GAN {file} has no readable {CONFIG} beside it: {error}.",
+            f"The text GAN {file} has no readable {CONFIG} beside it: {library_message(error)}.",
             hint="Copy the whole folder that the training wrote.",
         ) from error
     if not isinstance(config, dict):

@@ -8,7 +8,6 @@ Source: Ramesh et al. 2022 (unCLIP, DALL-E 2).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,25 @@ import torch
 from torch import Tensor
 
 from guided.core.device import Device
-from guided.errors import CannotDo, CorruptWeights, ShapeError
+from guided.core.reading import read_json
+from guided.errors import CannotDo, CorruptWeights, ShapeError, library_message
 from guided.generators.diffusion import Diffusion, quiet
-from guided.generators.diffusion_folder import INDEX, components
-from guided.generators.diffusion_own import parts_of
-from guided.generators.diffusion_pipeline import GuidedPipeline
-from guided.generators.diffusion_vae import settled
-from guided.generators.diffusion_words import Words, read_words
+from guided.generators.diffusion.folder import INDEX, read_index
+from guided.generators.diffusion.pipeline import OPTIONAL, GuidedPipeline
+from guided.generators.diffusion.portrait_folder import parts_of
+from guided.generators.diffusion.text import TextFeatures, encode_text
+from guided.generators.diffusion.vae import prepare_vae
 from guided.nets.prior import PortraitPrior
 from guided.zoo import find
+from guided.zoo.belonging import check_same
+from guided.zoo.gate import inspect, read_settings, snapshot_of
+from guided.zoo.gate_calls import from_config, load_pipeline
 from guided.zoo.packing import load_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLIP = "scorer_sha256"
-_OPTIONAL = ["unet", "text_encoder_2", "tokenizer_2", "tiny"]
+_NEEDED = ("transformer", "text_encoder", "tokenizer")
+_OPTIONAL = [part for part in OPTIONAL if part not in _NEEDED]
 SCHEDULE: dict[str, Any] = {
     "num_train_timesteps": 1000, "beta_schedule": "squaredcos_cap_v2", "prediction_type": "sample",
     "timestep_spacing": "trailing", "clip_sample": False,
@@ -43,7 +47,7 @@ def prior_scheduler() -> Any:
     """A fresh scheduler of the prior: steps of DDIM that draw noise anew are DDPM's own."""
     from diffusers import DDIMScheduler
 
-    return DDIMScheduler.from_config(SCHEDULE)
+    return from_config(DDIMScheduler, SCHEDULE)
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class BoundPrior:
     """A prior that was told some words; N rows, or twice as many, those without words first."""
 
     net: PortraitPrior
-    words: Words
+    words: TextFeatures
     scheduler: Any
 
     @property
@@ -67,10 +71,10 @@ class BoundPrior:
             found: Tensor = self.net(given, times, words.states, words.mask, words.pooled)
         return found.float()
 
-    def outward(self, inside: Tensor) -> Tensor:
+    def denormalize(self, inside: Tensor) -> Tensor:
         """Unit embeddings [N, D] of clean samples."""
         with torch.no_grad():
-            return self.net.outward(inside)
+            return self.net.denormalize(inside)
 
 
 class UnclipPipeline(GuidedPipeline):
@@ -93,6 +97,8 @@ class UnclipPipeline(GuidedPipeline):
         unet: Any = None,
         text_encoder_2: Any = None,
         tokenizer_2: Any = None,
+        text_encoder_3: Any = None,
+        tokenizer_3: Any = None,
         tiny: Any = None,
         force_zeros_for_empty_prompt: bool = True,  # noqa: FBT001, FBT002
         preview: list[list[float]] | None = None,
@@ -105,13 +111,14 @@ class UnclipPipeline(GuidedPipeline):
             vae=vae, scheduler=scheduler, transformer=transformer, text_encoder=text_encoder,
             tokenizer=tokenizer, tiny=tiny, preview=preview, unet=unet,
             text_encoder_2=text_encoder_2, tokenizer_2=tokenizer_2,
+            text_encoder_3=text_encoder_3, tokenizer_3=tokenizer_3,
             force_zeros_for_empty_prompt=force_zeros_for_empty_prompt,
             max_sequence_length=max_sequence_length,
         )  # fmt: skip
-        if self.family != "own":
+        if not self.family.takes_image_embeddings:
             raise CannotDo(
                 "This denoiser takes no embeddings of pictures, so it decodes none.",
-                hint="Take one that scripts/build_weights denoiser made.",
+                hint="Take one that scripts/build denoiser made.",
             )
         width = int(transformer.config.embed_width)
         if int(prior.config.embed_width) != width:
@@ -120,14 +127,14 @@ class UnclipPipeline(GuidedPipeline):
                 f"takes {width}."
             )
 
-    def told(
+    def condition(
         self, prompts: Sequence[str], negatives: Sequence[str] = (), *, both: bool = False
     ) -> BoundPrior:
         """The prior for these prompts; ``both`` puts rows of ``negatives`` before them."""
         apart = list(negatives) or [""] * len(prompts)
         texts = [*(apart if both else ()), *prompts]
-        words = read_words(self.text_encoder, self.tokenizer, texts)
-        plan = type(self.prior_scheduler).from_config(self.prior_scheduler.config)
+        words = encode_text(self.text_encoder, self.tokenizer, texts)
+        plan = from_config(type(self.prior_scheduler), self.prior_scheduler.config)
         return BoundPrior(self.prior, words, plan)
 
 
@@ -149,25 +156,25 @@ def load_prior(name: str, scorer_sha256: str, device: Device | None = None) -> P
     place = Path(name).expanduser()
     folder = place if (place / CONFIG).is_file() else find(name, "prior").folder
     try:
-        table = json.loads((folder / CONFIG).read_text("utf-8"))
+        table = read_settings(folder / CONFIG)
+        inspect(folder)
         learnt = str(table.pop(CLIP))
         net = PortraitPrior(**table)
         state = {k: v.float() for k, v in load_weights(folder / WEIGHTS).items()}
         net.load_state_dict(state)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         raise CorruptWeights(
-            f"The prior in {folder} does not fit this version: {str(error).splitlines()[0]}",
-            hint="Rebuild it with scripts/build_weights prior.",
+            f"The prior in {folder} does not fit this version: {library_message(error)}.",
+            hint="Rebuild it with scripts/build prior.",
         ) from error
-    if scorer_sha256 and learnt != scorer_sha256:
-        raise CorruptWeights(
-            f"The prior in {folder} gives embeddings of another CLIP than the decoder takes: "
-            f"{learnt[:16]}..., not {scorer_sha256[:16]}....",
-            hint="Rebuild it with scripts/build_weights prior, or name another one with --prior.",
-        )
+    check_same(
+        f"The prior in {folder} gives embeddings of another CLIP than the decoder takes",
+        learnt, scorer_sha256 or learnt,
+        "Rebuild it with scripts/build prior, or name another one with --prior.",
+    )  # fmt: skip
     home = device or Device()
-    net.suit(home.torch)
-    return Prior(settled(net, home), learnt)
+    net.set_attention_backend(home.torch)
+    return Prior(prepare_vae(net, home), learnt)
 
 
 def with_prior(decoder: Diffusion, prior: Prior) -> Diffusion:
@@ -178,7 +185,7 @@ def with_prior(decoder: Diffusion, prior: Prior) -> Diffusion:
         ShapeError: embeddings of another width.
     """
     pipe = decoder.pipe
-    if pipe.family != "own":
+    if not pipe.family.takes_image_embeddings:
         raise CannotDo(
             f"The model {decoder.name!r} takes no embeddings of pictures, so it decodes none.",
             hint="Take --method diffusion, or the shipped denoiser.",
@@ -194,7 +201,7 @@ def with_prior(decoder: Diffusion, prior: Prior) -> Diffusion:
 def is_whole(folder: Path) -> bool:
     """Whether a folder holds both stages, as ``UnclipPipeline.save_pretrained`` writes them."""
     try:
-        table = json.loads((folder / INDEX).read_text("utf-8"))
+        table = read_json(folder / INDEX)
     except (OSError, ValueError):
         return False
     return isinstance(table, dict) and "prior" in table
@@ -210,9 +217,10 @@ def clip_of(folder: Path) -> str:
     if parts is not None:
         return parts.scorer_sha256
     try:
-        return str(json.loads((folder / INDEX).read_text("utf-8")).get(CLIP, ""))
+        return str(read_json(folder / INDEX).get(CLIP, ""))
     except (OSError, ValueError, AttributeError) as error:
-        raise CorruptWeights(f"{folder / INDEX} cannot be read: {error}.") from error
+        reason = library_message(error)
+        raise CorruptWeights(f"{folder / INDEX} cannot be read: {reason}.") from error
 
 
 def load_unclip(folder: Path, device: Device | None = None, *, name: str = "") -> Diffusion:
@@ -223,7 +231,8 @@ def load_unclip(folder: Path, device: Device | None = None, *, name: str = "") -
         UnsafeWeights: a component of an unknown class, or weights that are pickled.
         CorruptWeights: files that do not fit together.
     """
-    named, home = components(folder), device or Device()
+    folder = snapshot_of(folder)
+    named, home = read_index(folder).parts, device or Device()
     for part in ("prior", "prior_scheduler"):
         if part not in named:
             raise CorruptWeights(
@@ -232,12 +241,8 @@ def load_unclip(folder: Path, device: Device | None = None, *, name: str = "") -
     absent = {part: None for part in _OPTIONAL if part not in named}
     try:
         with quiet():
-            pipe = UnclipPipeline.from_pretrained(
-                str(folder), local_files_only=True, use_safetensors=True, torch_dtype=home.dtype,
-                **absent,
-            )  # fmt: skip
+            pipe = load_pipeline(UnclipPipeline, folder, named, torch_dtype=home.dtype, **absent)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
-        raise CorruptWeights(f"{folder} cannot be loaded: {reason}") from error
-    pipe.prior.suit(home.torch)
+        raise CorruptWeights(f"{folder} cannot be loaded: {library_message(error)}.") from error
+    pipe.prior.set_attention_backend(home.torch)
     return Diffusion(pipe, name=name or folder.name, device=home)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from guided.errors import CannotDo, ShapeError, UsageError
-from guided.guidance.denoise import Denoiser
+from guided.guidance.denoiser import Condition
 from guided.nets.attention import PlainAttention
 
 Way = Literal["replace", "refine"]
@@ -130,10 +130,15 @@ class Control:
 class Controlled:
     """A model under a Control, for as long as ``controlled`` lasts."""
 
-    model: Denoiser
+    model: Condition
     control: Control
     evaluations: int
     done: int = field(default=0)
+
+    @property
+    def embeds_guidance(self) -> bool:
+        """Whether the model was told the scale of guidance."""
+        return bool(getattr(self.model, "embeds_guidance", False))
 
     def predict(self, given: Tensor, time: Any) -> Tensor:
         """The model's outputs; counts evaluations."""
@@ -141,14 +146,14 @@ class Controlled:
         self.done += 1
         return self.model.predict(given, time)
 
-    def picture(self, latents: Tensor, decode: Any) -> Tensor:
+    def decode_latents(self, latents: Tensor, decode: Any) -> Tensor:
         """The model's pictures."""
-        return self.model.picture(latents, decode)
+        return self.model.decode_latents(latents, decode)
 
 
 @contextlib.contextmanager
 def controlled(
-    net: Any, model: Denoiser, control: Control, evaluations: int
+    net: Any, model: Condition, control: Control, evaluations: int
 ) -> Iterator[Controlled]:
     """The model of a net (a UNet or a transformer of diffusers') under a Control within ``with``.
 

@@ -1,8 +1,8 @@
-"""Noise levels: what a denoiser's output says about the clean sample, under any scheduler.
+"""Noise levels alpha and sigma: what a denoiser's output says about x0, under any scheduler.
 
-Every scheduler's model input is x = a * x0 + s * noise for some a and s.  A model that predicts
-the noise, v = a * noise - s * x0, the clean sample itself, or the flow noise - x0 thereby predicts
-x0, and a shift of x0 is a shift of its output.  Guidance is written once, for x0.
+Every scheduler's model input is x_t = alpha * x0 + sigma * eps.  A model that predicts eps,
+v = alpha * eps - sigma * x0, the clean sample itself, or the flow eps - x0 thereby predicts x0, and
+a shift of x0 is a shift of its output.  Guidance is written once, for x0.
 
 Source: Salimans & Ho 2022 (v); Lipman et al. 2023 (flow); Song et al. 2021 (DDIM), eq. 9.
 """
@@ -10,7 +10,7 @@ Source: Salimans & Ho 2022 (v); Lipman et al. 2023 (flow); Song et al. 2021 (DDI
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
@@ -60,49 +60,54 @@ SUPPORTED: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level: model input = ``signal`` * x0 + ``noise`` * standard normal."""
+    """One noise level, x_t = ``alpha`` * x0 + ``sigma`` * eps, and what the model predicts there.
 
-    signal: float
-    noise: float
+    ``index`` counts the model's evaluations, ``time`` is the scheduler's time step of this one.
+    """
+
+    alpha: float
+    sigma: float
     prediction: Prediction
+    index: int = 0
+    time: Any = field(default=None, compare=False)
 
     @property
-    def unsure(self) -> float:
-        """How far x0 is known: the deviation of x0 given the input, for data of deviation 1."""
-        return self.noise / math.hypot(self.signal, self.noise)
+    def posterior_std(self) -> float:
+        """How far x0 is known: the deviation of x0 given x_t, for data of deviation 1."""
+        return self.sigma / math.hypot(self.alpha, self.sigma)
 
-    def clean(self, given: Tensor, output: Tensor) -> Tensor:
-        """The x0 that a model's output [B, ...] for the input ``given`` [B, ...] stands for."""
+    def x0_of(self, x_t: Tensor, output: Tensor) -> Tensor:
+        """The x0 [B, ...] that a model's output [B, ...] for ``x_t`` [B, ...] stands for."""
         if self.prediction == "sample":
             return output
         if self.prediction == "v":
-            return self.signal * given - self.noise * output
+            return self.alpha * x_t - self.sigma * output
         if self.prediction == "flow":
-            return given - self.noise * output
-        return (given - self.noise * output) / max(self.signal, _SMALLEST)
+            return x_t - self.sigma * output
+        return (x_t - self.sigma * output) / max(self.alpha, _SMALLEST)
 
-    def shifted(self, output: Tensor, change: Tensor) -> Tensor:
-        """The output that stands for x0 + ``change``; a change of 0 gives the same bits."""
+    def shifted(self, output: Tensor, delta: Tensor) -> Tensor:
+        """The output that stands for x0 + ``delta``; a delta of 0 gives the same bits."""
         if self.prediction == "sample":
-            return output + change
+            return output + delta
         if self.prediction == "epsilon":
-            return output - (self.signal / max(self.noise, _SMALLEST)) * change
-        return output - change / max(self.noise, _SMALLEST)
+            return output - (self.alpha / max(self.sigma, _SMALLEST)) * delta
+        return output - delta / max(self.sigma, _SMALLEST)
 
-    def noise_of(self, given: Tensor, clean: Tensor) -> Tensor:
-        """The noise in an input whose clean sample is ``clean``."""
-        return (given - self.signal * clean) / max(self.noise, _SMALLEST)
+    def eps_of(self, x_t: Tensor, x0: Tensor) -> Tensor:
+        """The noise in ``x_t`` if its clean sample is ``x0``."""
+        return (x_t - self.alpha * x0) / max(self.sigma, _SMALLEST)
 
-    def again(self, given: Tensor, clean: Tensor, lower: Level, fresh: Tensor) -> Tensor:
-        """An input at this level again: one DDIM step down to ``lower``, then noised back up.
+    def renoise(self, x_t: Tensor, x0: Tensor, lower: Level, eps: Tensor) -> Tensor:
+        """An x_t of this level again: one DDIM step down to ``lower``, then noised back up.
 
-        ``fresh`` [B, ...] is standard normal.  Source: Bansal et al. 2023 (Universal Guidance),
+        ``eps`` [B, ...] is standard normal.  Source: Bansal et al. 2023 (Universal Guidance),
         algorithm 1, the self-recurrence.
         """
-        down = lower.signal * clean + lower.noise * self.noise_of(given, clean)
-        ratio = self.signal / max(lower.signal, _SMALLEST)
-        added = math.sqrt(max(self.noise**2 - (ratio * lower.noise) ** 2, 0.0))
-        return ratio * down + added * fresh
+        down = lower.alpha * x0 + lower.sigma * self.eps_of(x_t, x0)
+        ratio = self.alpha / max(lower.alpha, _SMALLEST)
+        added = math.sqrt(max(self.sigma**2 - (ratio * lower.sigma) ** 2, 0.0))
+        return ratio * down + added * eps
 
 
 class Levels:
@@ -116,6 +121,7 @@ class Levels:
     def __init__(self, scheduler: Any) -> None:
         self.kind = kind_of(scheduler)
         self.prediction = prediction_of(scheduler)
+        self.scheduler_name = type(scheduler).__name__
         self._scheduler = scheduler
 
     def __len__(self) -> int:
@@ -124,20 +130,26 @@ class Levels:
     def at(self, index: int) -> Level:
         """The level of the model's evaluation ``index``; clean after the last."""
         if index >= len(self):
-            return Level(1.0, 0.0, self.prediction)
+            return Level(1.0, 0.0, self.prediction, index)
+        time = self._scheduler.timesteps[index]
         if not self.kind.sigmas:
-            time = int(self._scheduler.timesteps[index])
-            kept = float(self._scheduler.alphas_cumprod[time])
-            return Level(kept**0.5, (1 - kept) ** 0.5, self.prediction)
+            power = float(self._scheduler.alphas_cumprod[int(time)])
+            return Level(power**0.5, (1 - power) ** 0.5, self.prediction, index, time)
         ratio = float(self._scheduler.sigmas[index])
         if self.prediction == "flow":
-            return Level(1 - ratio, ratio, "flow")
-        signal = 1 / (1 + ratio**2) ** 0.5
-        return Level(signal, ratio * signal, self.prediction)
+            return Level(1 - ratio, ratio, "flow", index, time)
+        alpha = 1 / (1 + ratio**2) ** 0.5
+        return Level(alpha, ratio * alpha, self.prediction, index, time)
 
-    def to_sample(self, given: Tensor, index: int) -> Tensor:
-        """The scheduler's own sample for a model input at evaluation ``index``."""
-        return given / self.at(index).signal if self.kind.scaled else given
+    def to_input(self, sample: Tensor, level: Level) -> Tensor:
+        """The model's input x_t for the scheduler's own sample at a level."""
+        scale = getattr(self._scheduler, "scale_model_input", None)
+        x_t: Tensor = sample if scale is None else scale(sample, level.time)
+        return x_t
+
+    def to_sample(self, x_t: Tensor, level: Level) -> Tensor:
+        """The scheduler's own sample for a model's input at a level."""
+        return x_t / level.alpha if self.kind.scaled else x_t
 
 
 def kind_of(scheduler: Any) -> Kind:

@@ -27,7 +27,7 @@ def channel_relevance(features: Tensor) -> Tensor:
     return F.normalize(change.mean(1), dim=1)
 
 
-def text_direction(target: Tensor, neutral: Tensor) -> Tensor:
+def stylespace_direction(target: Tensor, neutral: Tensor) -> Tensor:
     """The unit difference [D] of two texts given by unit embeddings of their templates [T, D]."""
     means = [F.normalize(F.normalize(each, dim=1).mean(0), dim=0) for each in (target, neutral)]
     return F.normalize(means[0] - means[1], dim=0)

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from collections.abc import Generator as Stream
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from guided.core.editing import Delta, Editor
-from guided.core.objective import Draft, Objective, Scene
+from guided.core.delta import Delta
+from guided.core.objective import Candidate, LossContext, Objective
 from guided.core.protocols import Generator, Latent, Scorer
 from guided.core.run import Step
 from guided.errors import ShapeError
 from guided.guidance.optimise import optimise
-from guided.guidance.updates import Adam, Update, ramp
+from guided.guidance.updates import Update, adam, ramp
 
 Space = Literal["w", "s"]
-MakeUpdate = Callable[[], Update]
 
 
 class SpacedGenerator(Generator, Protocol):
@@ -34,19 +33,18 @@ class SpacedGenerator(Generator, Protocol):
         ...
 
 
-def styleclip_adam(rate: float = 0.1) -> Adam:
+def styleclip_adam(rate: float = 0.1) -> Update:
     """Adam with the rise and fall of step size that StyleCLIP's optimisation uses."""
-    return Adam(rate=rate, schedule=ramp)
+    return adam(rate, schedule=ramp)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimiseEditor:
+class LatentSearch:
     """Adam on W+ ("w") or StyleSpace ("s") codes until ``objective`` is small.
 
     ``models`` and ``extras`` are what its losses ask for (``identity``; ``mask``); the rows of
-    an extra go with the rows of the start.  The search begins at the start, or where ``begin``
-    proposes to go from it.  Rows never mix: a batch of pictures and prompts gives what each would
-    give alone.
+    an extra go with the rows of the start.  Rows never mix: a batch of
+    images and prompts gives what each would give alone.
     Source: Patashnik et al. 2021 (StyleCLIP), section 4.
     """
 
@@ -55,15 +53,17 @@ class OptimiseEditor:
     objective: Objective
     space: Space = "w"
     steps: int = 300
-    update: MakeUpdate = styleclip_adam
+    update: Update = field(default_factory=styleclip_adam)
     models: Mapping[str, Any] = field(default_factory=dict)
     extras: Mapping[str, Any] = field(default_factory=dict)
-    begin: Editor | None = None
     name: str = "optimise"
-    rerun: bool = False
 
-    def propose(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[Any], None, Delta]:
+    def propose(
+        self, start: Latent, prompts: Sequence[str], begin: Delta | None = None
+    ) -> Stream[Step[Any], None, Delta]:
         """Yield a Step for each update and return the change after the last.
+
+        The search begins at the start, or with the change ``begin`` of it.
 
         Raises:
             ShapeError: another number of prompts than rows.
@@ -74,19 +74,16 @@ class OptimiseEditor:
         if len(prompts) != rows:
             raise ShapeError(f"{len(prompts)} prompts were given for {rows} latents.")
         fixed = {name: leaf.detach() for name, leaf in codes.items()}
-        first = Draft(fixed, self.generator.render)
-        scene = Scene(self.scorer, tuple(prompts), first, self.models, self.extras)
+        first = Candidate(fixed, self.generator.render)
+        scene = LossContext(self.scorer, tuple(prompts), first, self.models, self.extras)
         bound = self.objective.bind(scene)
 
-        def draw(leaves: Latent, progress: float) -> Draft:
-            return Draft({**fixed, **leaves}, self.generator.render, progress, first)
+        def draw(leaves: Latent, progress: float) -> Candidate:
+            return Candidate({**fixed, **leaves}, self.generator.render, progress, first)
 
-        final = fixed
-        if self.begin is not None:
-            proposed = yield from self.begin.propose(fixed, prompts)
-            final = {**fixed, **proposed.at(1.0)}
+        final = fixed if begin is None else {**fixed, **begin.at(1.0)}
         moving = {name: final[name] for name in self.generator.movable(self.space)}
-        for step in optimise(moving, draw, bound, self.update(), self.steps, label=self.name):
+        for step in optimise(moving, draw, bound, self.update, self.steps, label=self.name):
             final = step.draft.latent if step.draft is not None else final
             yield step
         return Delta.between(fixed, final, self.name)

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import torch
 
-from guided.core.objective import Draft, Objective, Scene
+from guided.core.objective import Candidate, LossContext, Objective
 from guided.core.protocols import Generator, Latent, Scorer
 from guided.core.run import Step
 from guided.errors import ShapeError
 from guided.guidance.optimise import optimise
-from guided.guidance.updates import Adam, ramp
+from guided.guidance.updates import adam, ramp
 
 Leaves = Literal["z", "text", "both"]
 
@@ -35,7 +35,7 @@ class GanSearch:
     rate: float = 0.05
     models: Mapping[str, Any] = field(default_factory=dict)
 
-    def run(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[Draft], None, Latent]:
+    def run(self, start: Latent, prompts: Sequence[str]) -> Stream[Step[Candidate], None, Latent]:
         """Yield a Step for each update and return the latent of least loss seen, row by row.
 
         Raises:
@@ -47,21 +47,21 @@ class GanSearch:
             raise ShapeError(f"{len(prompts)} prompts were given for {rows} latents.")
         fixed = {name: leaf.detach() for name, leaf in start.items()}
         width = fixed["text"].shape[1] ** 0.5
-        first = Draft(fixed, self.generator.render)
-        bound = self.objective.bind(Scene(self.scorer, tuple(prompts), first, self.models))
+        first = Candidate(fixed, self.generator.render)
+        bound = self.objective.bind(LossContext(self.scorer, tuple(prompts), first, self.models))
         moving = {
             name: fixed[name] * (width if name == "text" else 1.0)
             for name in ("z", "text")
             if self.leaves in (name, "both")
         }
 
-        def draw(leaves: Latent, progress: float) -> Draft:
+        def draw(leaves: Latent, progress: float) -> Candidate:
             scaled = {n: leaf / width if n == "text" else leaf for n, leaf in leaves.items()}
-            return Draft({**fixed, **scaled}, self.generator.render, progress, first)
+            return Candidate({**fixed, **scaled}, self.generator.render, progress, first)
 
         with torch.no_grad():
             best, least = fixed, bound(first)[0]
-        update = Adam(rate=self.rate, schedule=ramp)
+        update = adam(self.rate, schedule=ramp)
         for step in optimise(moving, draw, bound, update, self.steps, label="search"):
             draft = step.draft
             if draft is not None:

@@ -12,7 +12,7 @@ from guided.core.objective import BoundObjective
 from guided.core.protocols import Latent
 from guided.core.run import Step
 from guided.errors import CannotDo
-from guided.guidance.updates import Update
+from guided.guidance.updates import Update, descend
 
 DraftT = TypeVar("DraftT")
 
@@ -39,10 +39,12 @@ def optimise(
         CannotDo: a loss or gradient that is not finite; the message names the part.
     """
     current = {name: leaf.detach().clone() for name, leaf in leaves.items()}
+    state = update.init(current)
     for index in range(steps):
         progress = index / steps
         parts, gradients = _gradients(current, draw, objective, progress)
-        current = update(current, gradients, progress)
+        moves, state = update.update(gradients, state, current, progress)
+        current = descend(current, moves)
         with torch.no_grad():
             draft = draw(current, (index + 1) / steps)
         yield Step(index + 1, steps, label, parts, draft)

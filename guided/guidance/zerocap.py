@@ -9,22 +9,22 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from guided.core.objective import Draft, Objective, Scene
+from guided.core.language_model import LanguageModel, LanguageModelOutput, TextCandidate
+from guided.core.objective import Candidate, LossContext, Objective
 from guided.core.protocols import Latent
-from guided.core.words import LanguageModel, Reading, WordDraft
 from guided.errors import CannotDo, UsageError
 from guided.guidance.decode import Proposal, Rows
 from guided.guidance.decode_candidates import Candidates, EndingScorer
-from guided.guidance.decode_shaping import Shaping
+from guided.guidance.logits_processors import LogitsProcessors
 from guided.guidance.optimise import optimise
-from guided.guidance.updates import Normalised
+from guided.guidance.updates import zerocap_steps
 
 #: What probabilities sum to one over: one beam, or all beams of a sample as in the reference.
 Whole = Literal["beam", "sample"]
 
 
 @dataclass(frozen=True)
-class Voice:
+class CaptionModels:
     """The language model, the scorer of its words and what each sample's words should fit.
 
     ``targets`` [S, D] are unit vectors.  ``piece`` is the text of one token.
@@ -44,7 +44,7 @@ class Voice:
         )
 
 
-class Memory:
+class KVCache:
     """The unguided context of every row, carried from call to call: one new token is read a step.
 
     Samples share a prompt, so its context is read once and repeated.
@@ -54,7 +54,7 @@ class Memory:
         self._language = language
         self._context: Latent = {}
 
-    def advance(self, rows: Rows) -> tuple[Latent, Reading]:
+    def advance(self, rows: Rows) -> tuple[Latent, LanguageModelOutput]:
         """The context before each row's last token, and the plain reading of that token."""
         last = rows.tokens[:, -1:]
         if rows.index == 0:
@@ -91,9 +91,9 @@ class ZeroCap:
     Source: Tewel et al. 2022 (ZeroCap), section 3.
     """
 
-    voice: Voice
+    models: CaptionModels
     objective: Objective
-    shaping: Shaping
+    logits_processors: LogitsProcessors
     iterations: int = 5
     rate: float = 0.3
     power: float = 0.9
@@ -103,7 +103,7 @@ class ZeroCap:
     weight: float = 0.0
 
     def __post_init__(self) -> None:
-        self._memory = Memory(self.voice.language)
+        self._memory = KVCache(self.models.language)
 
     def propose(self, rows: Rows) -> Proposal:
         """The fused log-probabilities [R, V] of each row's next token.
@@ -116,13 +116,15 @@ class ZeroCap:
         if not past:
             raise UsageError(
                 "There is no prompt, so there is no context that could be moved.",
-                hint="Give a prompt of at least one word, or use mode 'fuse'.",
+                hint="Give a prompt of at least one word, or use the method 'fuse'.",
             )
         plain = torch.log_softmax(reading.logits, dim=-1)
-        words = self.voice.candidates(rows)
+        words = self.models.candidates(rows)
         logits, losses = self._move(rows, past, plain, words)
-        fused = fuse(torch.log_softmax(self.shaping(logits, rows), dim=-1), plain, self.fusion)
-        ranks = normalise(fused, rows.owner, self.whole)
+        fused = fuse(
+            torch.log_softmax(self.logits_processors(logits, rows), dim=-1), plain, self.fusion
+        )
+        ranks = normalize(fused, rows.owner, self.whole)
         merit = merits(words, plain, self.candidates, self.weight) if self.weight else None
         return Proposal(ranks, merit, losses)
 
@@ -132,26 +134,26 @@ class ZeroCap:
         """The logits [R, V] after the context was moved, and the losses before the last move."""
         last = rows.tokens[:, -1:]
 
-        def draw(shift: Latent, progress: float) -> WordDraft:
+        def draw(shift: Latent, progress: float) -> TextCandidate:
             def think() -> Tensor:
                 moved = {name: leaf + shift[name] for name, leaf in past.items()}
-                return self.voice.language.read(last, moved).logits
+                return self.models.language.read(last, moved).logits
 
-            return WordDraft(think, plain, progress)
+            return TextCandidate(think, plain, progress)
 
         zeros = {name: torch.zeros_like(leaf) for name, leaf in past.items()}
-        scene = Scene(
+        scene = LossContext(
             scorer=None,
             prompts=(),
-            start=Draft(zeros, _no_picture),
+            start=Candidate(zeros, _no_picture),
             models={"continuations": words},
         )
-        bound = self.objective.bind(scene, sees=("words",))
+        bound = self.objective.bind(scene, modalities=("text",))
         draft = draw(zeros, 0.0)
         losses: dict[str, float] = {}
-        update = Normalised(self.rate, self.power)
+        update = zerocap_steps(self.rate, self.power)
         for step in optimise(zeros, draw, bound, update, self.iterations, label="word"):
-            assert isinstance(step.draft, WordDraft)
+            assert isinstance(step.draft, TextCandidate)
             draft, losses = step.draft, dict(step.losses)
         with torch.no_grad():
             return draft.logits, losses
@@ -166,20 +168,20 @@ class Fuse:
     score is its mean log q plus ``weight`` times the cosine of what it says.
     """
 
-    voice: Voice
-    shaping: Shaping
+    models: CaptionModels
+    logits_processors: LogitsProcessors
     candidates: int = 128
     weight: float = 20.0
 
     def __post_init__(self) -> None:
-        self._memory = Memory(self.voice.language)
+        self._memory = KVCache(self.models.language)
 
     @torch.no_grad()
     def propose(self, rows: Rows) -> Proposal:
         """Plain log-probabilities [R, V] and the merit of each candidate."""
         _, reading = self._memory.advance(rows)
-        shaped = torch.log_softmax(self.shaping(reading.logits, rows), dim=-1)
-        merit = merits(self.voice.candidates(rows), shaped, self.candidates, self.weight)
+        shaped = torch.log_softmax(self.logits_processors(reading.logits, rows), dim=-1)
+        merit = merits(self.models.candidates(rows), shaped, self.candidates, self.weight)
         best = merit.max(dim=1).values.mean() / self.weight if self.weight else 0.0
         return Proposal(shaped, merit, {"clip": float(best)})
 
@@ -200,7 +202,7 @@ def fuse(guided: Tensor, plain: Tensor, share: float) -> Tensor:
     return share * guided + (1 - share) * plain
 
 
-def normalise(values: Tensor, owner: Tensor, whole: Whole) -> Tensor:
+def normalize(values: Tensor, owner: Tensor, whole: Whole) -> Tensor:
     """Log-probabilities [R, V] that sum to one over each row, or over all rows of an owner [R].
 
     The latter is what the reference does within a batch: each row then carries about

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from guided.core.words import LanguageModel
+from guided.core.language_model import LanguageModel
 from guided.guidance.decode import Beams
 
 

@@ -13,15 +13,16 @@ from guided.errors import MissingWeights, UsageError
 from guided.language.gpt2 import MODEL_FILES, Gpt2
 from guided.language.profile import Profile
 from guided.zoo.cards import Card
-from guided.zoo.finding import find, names
-from guided.zoo.hub import cached, download
+from guided.zoo.gate import snapshot_of
+from guided.zoo.hub import cached, check_blobs, download
+from guided.zoo.resolve import find, names
 
 #: Either of these makes a tokenizer.
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
 @dataclass(frozen=True)
-class Speaker:
+class LanguageModelBundle:
     """A language model, how it wants to be asked, and where it came from."""
 
     language: Gpt2
@@ -29,7 +30,9 @@ class Speaker:
     folder: Path
 
 
-def load_language(name: str, device: Device | None = None, *, online: bool = False) -> Speaker:
+def load_language(
+    name: str, device: Device | None = None, *, online: bool = False
+) -> LanguageModelBundle:
     """The language model of that name.
 
     ``name`` is ``local-dir:FOLDER``, a model the zoo knows (shipped, the user's, public), or a
@@ -41,7 +44,7 @@ def load_language(name: str, device: Device | None = None, *, online: bool = Fal
         CorruptWeights: files that do not make a GPT-2.
     """
     folder = find_language(name, online=online)
-    return Speaker(Gpt2.load(folder, device, name), Profile.load(folder), folder)
+    return LanguageModelBundle(Gpt2.load(folder, device, name), Profile.load(folder), folder)
 
 
 def find_language(name: str, *, online: bool = False) -> Path:
@@ -51,7 +54,7 @@ def find_language(name: str, *, online: bool = False) -> Path:
         MissingWeights: not on this computer.
     """
     if name.startswith("local-dir:"):
-        return Path(name.removeprefix("local-dir:")).expanduser()
+        return snapshot_of(Path(name.removeprefix("local-dir:")))
     if name in names() or "/" not in name:
         return find(name, "language", online=online).folder
     return _cached(name, online=online)
@@ -62,8 +65,10 @@ def _cached(repository: str, *, online: bool) -> Path:
     from huggingface_hub import constants
 
     for tokenizer in _TOKENIZERS:
-        folder = cached(_card(repository, tokenizer))
+        card = _card(repository, tokenizer)
+        folder = cached(card)
         if folder is not None:
+            check_blobs(folder, card)
             return folder
     if online:
         return download(_card(repository, tuple(chain(*_TOKENIZERS))))

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from guided.core.reading import read_toml
 from guided.errors import CorruptWeights
 
 PROFILE_FILE = "captions.toml"
@@ -66,7 +67,7 @@ class Profile:
         if not path.is_file():
             return cls()
         try:
-            table: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+            table: dict[str, Any] = read_toml(path)
             profile = cls(**table)
             for preset in profile.presets:
                 profile.asked(preset)

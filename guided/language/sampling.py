@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from guided.core.language_model import LanguageModel
 from guided.core.protocols import Latent
 from guided.core.seeds import Seeds
-from guided.core.words import LanguageModel
 
 
 @torch.no_grad()

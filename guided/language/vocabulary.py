@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from guided.errors import CorruptWeights, MissingWeights
+from guided.errors import CorruptWeights, MissingWeights, library_message
 
 #: Blanks that byte-level models leave before punctuation and clitics, and what they become.
 _TIDY = (
@@ -36,6 +36,7 @@ class Vocabulary:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
         self._pieces: dict[int, str] = {}
+        self.rows: int | None = None
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
@@ -50,7 +51,9 @@ class Vocabulary:
             try:
                 return cls(Tokenizer.from_file(str(whole)))
             except Exception as error:  # tokenizers raises nothing narrower
-                raise CorruptWeights(f"{whole} is no tokenizer: {error}") from error
+                raise CorruptWeights(
+                    f"{whole} is no tokenizer: {library_message(error)}."
+                ) from error
         if not (folder / "vocab.json").is_file() or not (folder / "merges.txt").is_file():
             raise MissingWeights(
                 f"There is no tokenizer.json (nor vocab.json and merges.txt) in {folder}.",
@@ -68,7 +71,9 @@ class Vocabulary:
         try:
             tokenizer = Tokenizer(models.BPE.from_file(str(vocabulary), str(merges)))
         except Exception as error:  # tokenizers raises nothing narrower
-            raise CorruptWeights(f"{vocabulary} and {merges} are no BPE: {error}") from error
+            raise CorruptWeights(
+                f"{vocabulary} and {merges} are no BPE: {library_message(error)}."
+            ) from error
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
         return cls(tokenizer)
@@ -77,6 +82,11 @@ class Vocabulary:
     def size(self) -> int:
         """The number of token ids."""
         return int(self.tokenizer.get_vocab_size())
+
+    @property
+    def learned_size(self) -> int:
+        """The number of token ids without those that were added later, such as ``[PAD]``."""
+        return int(self.tokenizer.get_vocab_size(with_added_tokens=False))
 
     def encode(self, text: str) -> list[int]:
         """The token ids of a text; nothing is added before or after."""
@@ -95,11 +105,12 @@ class Vocabulary:
         return found
 
     @cached_property
-    def unwordly(self) -> tuple[int, ...]:
+    def non_word_tokens(self) -> tuple[int, ...]:
         """Ids of tokens no caption wants: digits, symbols, line breaks, broken bytes.
 
-        Kept are pieces of plain words, apostrophes, commas, hyphens and the full stop.
+        Kept are pieces of plain words, apostrophes, commas, hyphens and the full stop.  They are
+        among the ``rows`` of the model's embedding, where that is known: rows without a token (a
+        padded vocabulary) are no words, and tokens without a row are never asked for.
         """
-        return tuple(
-            token for token in range(self.size) if not _WORDLY.fullmatch(self.piece(token))
-        )
+        rows = self.size if self.rows is None else self.rows
+        return tuple(token for token in range(rows) if not _WORDLY.fullmatch(self.piece(token)))

@@ -1,4 +1,4 @@
-"""Fluency: a guided language model should not stray from what it would have said."""
+"""Fluency (ZeroCap): the guided language model should not stray from what it would have said."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from guided.core.objective import BoundLoss, Loss, Scene, Sight
-from guided.core.words import WordDraft
+from guided.core.language_model import TextCandidate
+from guided.core.objective import BoundLoss, Loss, LossContext, Modality
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,15 @@ class Fluency(Loss):
     Source: Tewel et al. 2022 (ZeroCap), equation 2.
     """
 
-    sees: ClassVar[Sight] = "words"
+    modality: ClassVar[Modality] = "text"
+    needs: ClassVar[tuple[str, ...]] = ()
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    def bind(self, context: LossContext) -> BoundLoss:
         """The loss; nothing needs to be prepared."""
         return divergence
 
 
-def divergence(draft: WordDraft) -> Tensor:
+def divergence(candidate: TextCandidate) -> Tensor:
     """KL(guided || plain) [B] in nats."""
-    spoken = draft.log_probabilities
-    return (spoken.exp() * (spoken - draft.plain)).sum(dim=-1)
+    spoken = candidate.log_probabilities
+    return (spoken.exp() * (spoken - candidate.plain)).sum(dim=-1)

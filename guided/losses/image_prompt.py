@@ -1,15 +1,16 @@
-"""Agreement of a picture with other pictures: one minus the CLIP cosine to each of them."""
+"""CLIP similarity to images: one minus the cosine to each picture of a prompt."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from guided.core.objective import BoundLoss, Draft, Loss, Scene
-from guided.core.views import View, embed_draft
+from guided.core.objective import BoundLoss, Candidate, Loss, LossContext, Modality
+from guided.core.views import View, embed_candidate
 from guided.errors import CannotDo, UsageError
 
 
@@ -17,23 +18,26 @@ from guided.errors import CannotDo, UsageError
 class ImagePrompt(Loss):
     """sum_i w_i (1 - cos(picture, prompt_i)) / sum_i |w_i|, in [-2, 2].
 
-    The prompts are the scene's ``image_prompts``, pictures [1, 3, H, W] in [0, 1] of any sizes
+    The prompts are the context's ``image_prompts``, pictures [1, 3, H, W] in [0, 1] of any sizes
     that hold for all rows; ``weights`` are their w_i, 1 where none are given, negative to move
-    away.
+    away.  ``preprocess`` is how the CLIP sees the image.
     """
+
+    modality: ClassVar[Modality] = "image"
+    needs: ClassVar[tuple[str, ...]] = ("scorer",)
 
     weights: tuple[float, ...] = ()
     preprocess: View = "clip"
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    def bind(self, context: LossContext) -> BoundLoss:
         """Embed the prompts once.
 
         Raises:
-            CannotDo: the scene has no such pictures.
+            CannotDo: the context has no such pictures.
             UsageError: another number of weights than pictures, or one that is 0 or not finite.
         """
-        scorer = scene.need_scorer(self.kind)
-        pictures = list(scene.extras.get("image_prompts", ()))
+        scorer = context.need_scorer(self.kind)
+        pictures = list(context.extras.get("image_prompts", ()))
         if not pictures:
             raise CannotDo(
                 f"The loss {self.kind!r} needs pictures to follow.", hint="Give image prompts."
@@ -48,8 +52,8 @@ class ImagePrompt(Loss):
         weights = wanted.new_tensor(given)
         weights = weights / weights.abs().sum()
 
-        def judge(draft: Draft) -> Tensor:
-            seen = embed_draft(draft, scorer, self.preprocess)
+        def loss(candidate: Candidate) -> Tensor:
+            seen = embed_candidate(candidate, scorer, self.preprocess)
             return (weights * (1 - seen @ wanted.T)).sum(1)
 
-        return judge
+        return loss

@@ -1,32 +1,36 @@
-"""Leave the rest alone: the mean absolute change outside a mask."""
+"""Masked L1 distance: the mean absolute change outside a mask."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
-from guided.core.objective import BoundLoss, Draft, Loss, Scene
-from guided.core.targets import target_picture
+from guided.core.objective import BoundLoss, Candidate, Loss, LossContext, Modality
+from guided.core.targets import target_image
 from guided.errors import ShapeError
 
 
 @dataclass(frozen=True)
 class MaskedL1(Loss):
-    """Mean |picture - target| where the scene's ``mask`` is 0, per colour and pixel, in [0, 1].
+    """Mean |picture - target| where the context's ``mask`` is 0, per colour and pixel, in [0, 1].
 
     The mask [1 or B, 1, H, W] is 1 where the picture may change; without one every pixel counts.
-    The target is the scene's ``target`` picture, or else the start.
+    The target is the context's ``target`` picture, or else the start.
     """
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    modality: ClassVar[Modality] = "image"
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def bind(self, context: LossContext) -> BoundLoss:
         """Keep the target and the weight of each pixel.
 
         Raises:
             ShapeError: a mask of another size than the pictures.
         """
-        target = target_picture(scene)
-        mask = scene.extras.get("mask")
+        target = target_image(context)
+        mask = context.extras.get("mask")
         keep = target.new_ones(1, 1, *target.shape[2:]) if mask is None else 1 - mask.to(target)
         if keep.ndim != 4 or keep.shape[2:] != target.shape[2:] or keep.shape[1] != 1:
             raise ShapeError(
@@ -36,8 +40,8 @@ class MaskedL1(Loss):
             )
         area = keep.flatten(1).sum(1).clamp(min=1) * target.shape[1]
 
-        def judge(draft: Draft) -> Tensor:
-            change = (draft.image - target).abs() * keep
+        def loss(candidate: Candidate) -> Tensor:
+            change = (candidate.image - target).abs() * keep
             return change.flatten(1).sum(1) / area
 
-        return judge
+        return loss

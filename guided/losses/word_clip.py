@@ -1,4 +1,4 @@
-"""WordClip: the next-token distribution should agree with what CLIP thinks of each next word."""
+"""CLIP loss over next words (ZeroCap): the language model should say what CLIP prefers."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from guided.core.objective import BoundLoss, Loss, Scene, Sight
-from guided.core.words import Continuations, WordDraft
+from guided.core.language_model import Continuations, TextCandidate
+from guided.core.objective import BoundLoss, Loss, LossContext, Modality
 
 
 @dataclass(frozen=True)
@@ -22,28 +22,29 @@ class WordClip(Loss):
     are drawn together whatever the sentence needs; at 1 they keep their odds.  With a prior the
     candidates are the likeliest without guidance, the same in every step.  The model's
     probabilities are those of the whole vocabulary, so probability outside the candidates costs
-    too.  No gradient flows through CLIP.  The scene's model ``continuations`` does the scoring.
+    too.  No gradient flows through CLIP.  The context's model ``continuations`` does the scoring.
 
     Source: Tewel et al. 2022 (ZeroCap), equations 3 and 4.
     """
+
+    modality: ClassVar[Modality] = "text"
+    needs: ClassVar[tuple[str, ...]] = ("continuations",)
 
     candidates: int = 512
     temperature: float = 0.01
     prior: float = 0.0
 
-    sees: ClassVar[Sight] = "words"
+    def bind(self, context: LossContext) -> BoundLoss:
+        """The loss for rows whose continuations the context can score."""
+        continuations: Continuations = context.need_model("continuations", self.kind)
 
-    def bind(self, scene: Scene) -> BoundLoss:
-        """The loss for rows whose continuations the scene can score."""
-        continuations: Continuations = scene.need_model("continuations", self.kind)
-
-        def cross_entropy(draft: WordDraft) -> Tensor:
-            spoken = draft.log_probabilities
-            tokens = likeliest(draft.plain if self.prior else spoken, self.candidates)
+        def cross_entropy(candidate: TextCandidate) -> Tensor:
+            spoken = candidate.log_probabilities
+            tokens = likeliest(candidate.plain if self.prior else spoken, self.candidates)
             with torch.no_grad():
                 wanted = continuations.cosines(tokens) / self.temperature
                 if self.prior:
-                    wanted = wanted + self.prior * draft.plain.gather(1, tokens)
+                    wanted = wanted + self.prior * candidate.plain.gather(1, tokens)
                 chosen = torch.softmax(wanted, dim=-1)
             return -(chosen * spoken.gather(1, tokens)).sum(dim=-1)
 

@@ -44,8 +44,8 @@ class PlainAttention:
     ) -> Tensor:
         """Tokens [N, Q, W] that look at themselves or at other tokens [N, L, W2]."""
         given = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query = normed(attn.norm_q, attn.head_to_batch_dim(attn.to_q(hidden_states)))
-        key = normed(attn.norm_k, attn.head_to_batch_dim(attn.to_k(given)))
+        query = normalized(attn.norm_q, attn.head_to_batch_dim(attn.to_q(hidden_states)))
+        key = normalized(attn.norm_k, attn.head_to_batch_dim(attn.to_k(given)))
         value = attn.head_to_batch_dim(attn.to_v(given))
         mask = attn.prepare_attention_mask(attention_mask, given.shape[1], len(given))
         seen = attn.get_attention_scores(query, key, mask)
@@ -60,7 +60,7 @@ class PlainAttention:
         return mixed
 
 
-def normed(norm: nn.Module | None, x: Tensor) -> Tensor:
+def normalized(norm: nn.Module | None, x: Tensor) -> Tensor:
     """Queries or keys [..., width of a head] under a layer's norm, where it has one."""
     if norm is None:
         return x
@@ -77,7 +77,7 @@ def norm_attention(net: nn.Module) -> None:
             layer.norm_k = nn.LayerNorm(width, eps=_EPS)
 
 
-def suit_attention(net: Any, device: torch.device) -> None:
+def set_attention_backend(net: Any, device: torch.device) -> None:
     """Compute a model's attention as suits a device; the weights and the function are the same.
 
     On a CPU plain products: the backward pass of torch's fused attention there takes half of a

@@ -25,7 +25,8 @@ MARK = "condition.0.weight"
 class DeltaNet(nn.Module):
     """W+ codes [B, rows, style], picture features and a direction, both [B, D], to a change of W+.
 
-    The rows of a code are treated alike but for a learnt vector of their own.  ``average``
+    The rows of a code are treated alike but for a learnt vector of their own; ``embed`` is D.
+    ``average``
     [rows, style] and ``spread`` are the centre and the size of the generator's styles.
     """
 
@@ -36,7 +37,7 @@ class DeltaNet(nn.Module):
         self, rows: int, style: int, embed: int, *, middle: int = 192, hidden: int = 256
     ) -> None:
         super().__init__()
-        self.rows = rows
+        self.rows, self.embed = rows, embed
         self.condition = nn.Sequential(
             nn.Linear(2 * embed, middle), nn.GELU(), nn.Linear(middle, middle), nn.GELU()
         )

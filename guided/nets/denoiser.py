@@ -16,7 +16,7 @@ from diffusers.configuration_utils import register_to_config
 from diffusers.models.embeddings import PixArtAlphaCombinedTimestepSizeEmbeddings
 from torch import Tensor, nn
 
-from guided.nets.attention import norm_attention, suit_attention
+from guided.nets.attention import norm_attention, set_attention_backend
 
 
 class _TimeAndMore(PixArtAlphaCombinedTimestepSizeEmbeddings):  # type: ignore[misc]
@@ -75,9 +75,9 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
             nn.init.zeros_(begin.weight)
             nn.init.zeros_(begin.bias)
 
-    def suit(self, device: torch.device) -> None:
+    def set_attention_backend(self, device: torch.device) -> None:
         """Compute attention as suits a device."""
-        suit_attention(self.net, device)
+        set_attention_backend(self.net, device)
 
     def forward(
         self,
@@ -87,16 +87,21 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         encoder_attention_mask: Tensor,
         pooled: Tensor,
         image: Tensor | None = None,
-        shown: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> Tensor:
         """The output [N, C, h, w] for latents [N, C, h, w] at time steps [N].
 
         Words are tokens [N, L, text_width] of which ``encoder_attention_mask`` [N, L] are read,
         and their unit embedding ``pooled`` [N, D].  ``image`` [N, D] are unit embeddings of
-        pictures, of which nothing is told to rows where ``shown`` [N] is 0 (None: all see theirs).
+        pictures; rows where ``image_mask`` [N] is 0 are told none (None: all see theirs).
         """
-        tokens, read, more = self.told(
-            hidden_states.dtype, encoder_hidden_states, encoder_attention_mask, pooled, image, shown
+        tokens, read, more = self.encode_condition(
+            hidden_states.dtype,
+            encoder_hidden_states,
+            encoder_attention_mask,
+            pooled,
+            image,
+            image_mask,
         )
         output: Tensor = self.net(
             hidden_states, encoder_hidden_states=tokens, timestep=timestep,
@@ -105,14 +110,14 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         )[0]  # fmt: skip
         return output
 
-    def told(
+    def encode_condition(
         self,
         kind: torch.dtype,
         encoder_hidden_states: Tensor,
         encoder_attention_mask: Tensor,
         pooled: Tensor,
         image: Tensor | None = None,
-        shown: Tensor | None = None,
+        image_mask: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """What ``forward`` tells the transformer, in a precision: it is the same at every step.
 
@@ -123,7 +128,7 @@ class PortraitDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
         tokens, read = encoder_hidden_states.to(kind), encoder_attention_mask.to(kind)
         more = self.words_time((scale * pooled).to(kind))
         if image is not None:
-            seen = image.new_ones(len(image)) if shown is None else shown
+            seen = image.new_ones(len(image)) if image_mask is None else image_mask
             given, seen = (scale * image).to(kind), seen.to(kind)[:, None]
             extra = (seen * self.image_words(given)).view(len(image), -1, tokens.shape[2])
             tokens = torch.cat([tokens, extra.to(tokens.dtype)], 1)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from guided.core.shapes import expect
 from guided.errors import CorruptWeights
-from guided.nets.equalised import EqualLinear
+from guided.nets.equalized import EqualLinear
 from guided.nets.irse50 import read_widths, residual_body, stem
 from guided.nets.loading import load_exactly
 

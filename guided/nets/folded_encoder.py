@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from guided.core.shapes import expect
 from guided.errors import CorruptWeights, ShapeError
 from guided.nets.e4e import COARSE, MIDDLE
-from guided.nets.folded import SIZE, FoldedTrunk, read_trunk, unit
 from guided.nets.loading import load_exactly
+from guided.nets.pixel_unshuffle import SIZE, PixelUnshuffleBackbone, read_backbone, unit
 
 WHAT = "a small style encoder"
 #: An entry that only these encoders' files have.
@@ -25,7 +25,7 @@ MARK = "base.weight"
 _SIDE = 8
 
 
-class Glance(nn.Module):
+class SpatialHead(nn.Module):
     """A map [B, in, side, side] to features [B, hidden], its places kept apart."""
 
     def __init__(self, inputs: int, head: int, hidden: int, halvings: int) -> None:
@@ -61,9 +61,9 @@ class FoldedStyleEncoder(nn.Module):
         if len(widths) != 3:
             raise ShapeError(f"A small style encoder has three stages, not {len(widths)}.")
         self.rows = rows
-        self.trunk = FoldedTrunk(widths, blocks)
-        self.glances = nn.ModuleList(
-            Glance(width, head, hidden, level) for level, width in enumerate(widths[::-1])
+        self.backbone = PixelUnshuffleBackbone(widths, blocks)
+        self.heads = nn.ModuleList(
+            SpatialHead(width, head, hidden, level) for level, width in enumerate(widths[::-1])
         )
         self.base = nn.Linear(3 * hidden, style)
         self.offsets = nn.ModuleList(nn.Linear(hidden, style) for _ in range(rows - 1))
@@ -75,8 +75,8 @@ class FoldedStyleEncoder(nn.Module):
     def parts(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The common style [B, style] and the offsets [B, rows - 1, style] of the other rows."""
         expect(images, f"b 3 {SIZE} {SIZE}", "images")
-        maps = self.trunk(images)[::-1]
-        seen = [glance(maps[level]) for level, glance in enumerate(self.glances)]
+        maps = self.backbone(images)[::-1]
+        seen = [read(maps[level]) for level, read in enumerate(self.heads)]
         base: Tensor = self.base(torch.cat(seen, dim=1))
         found = []
         for row, layer in enumerate(self.offsets, start=1):
@@ -96,8 +96,8 @@ def build_folded_encoder(state: Mapping[str, Tensor]) -> FoldedStyleEncoder:
     Raises:
         CorruptWeights: another model's weights; the message lists the keys.
     """
-    widths, blocks = read_trunk(state, WHAT)
-    wanted = (MARK, "glances.0.squeeze.0.0.weight", "glances.0.hidden.weight")
+    widths, blocks = read_backbone(state, WHAT)
+    wanted = (MARK, "heads.0.squeeze.0.0.weight", "heads.0.hidden.weight")
     if missing := [key for key in wanted if key not in state]:
         raise CorruptWeights(f"This is not {WHAT}: it lacks {', '.join(missing)}.")
     style, head, hidden = (state[key].shape[0] for key in wanted)

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from guided.core.shapes import expect
 from guided.errors import CorruptWeights
-from guided.nets.folded import FOLD, SIZE, FoldedTrunk, read_trunk, unit
 from guided.nets.loading import load_exactly
+from guided.nets.pixel_unshuffle import FOLD, SIZE, PixelUnshuffleBackbone, read_backbone, unit
 
 WHAT = "an identity network"
 #: An entry that only these networks' files have.
@@ -32,7 +32,7 @@ class IdentityNet(nn.Module):
         width: int = 32,
     ) -> None:
         super().__init__()
-        self.trunk = FoldedTrunk(widths, blocks)
+        self.backbone = PixelUnshuffleBackbone(widths, blocks)
         side = SIZE // FOLD >> (len(widths) - 1)
         self.head = unit(widths[-1], head, 1)
         self.hidden = nn.Linear(head * side * side, hidden)
@@ -40,7 +40,7 @@ class IdentityNet(nn.Module):
 
     def code(self, images: Tensor) -> Tensor:
         """The vectors [B, width] before they are brought to unit length."""
-        flat = self.head(self.trunk(2 * images - 1)[-1]).flatten(1)
+        flat = self.head(self.backbone(2 * images - 1)[-1]).flatten(1)
         found: Tensor = self.embedding(F.relu(self.hidden(flat)))
         return found
 
@@ -56,7 +56,7 @@ def build_identity(state: Mapping[str, Tensor]) -> IdentityNet:
     Raises:
         CorruptWeights: another model's weights; the message lists the keys.
     """
-    widths, blocks = read_trunk(state, WHAT)
+    widths, blocks = read_backbone(state, WHAT)
     wanted = ("head.0.weight", "hidden.weight", MARK)
     if missing := [key for key in wanted if key not in state]:
         raise CorruptWeights(f"This is not {WHAT}: it lacks {', '.join(missing)}.")

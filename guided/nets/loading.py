@@ -42,11 +42,6 @@ def load_exactly(
     net.load_state_dict({key: state[key].to(own[key].dtype) for key in own if key in state}, False)
 
 
-def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries under ``prefix``, named without it."""
-    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
-
-
 def _listed(keys: list[str], shown: int = 6) -> str:
     more = f" and {len(keys) - shown} more" if len(keys) > shown else ""
     return ", ".join(keys[:shown]) + more

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from guided.errors import CorruptWeights, ShapeError
-from guided.nets.equalised import EqualLinear, PixelNorm
+from guided.nets.equalized import EqualLinear, PixelNorm
 from guided.nets.loading import load_exactly
 
 STEP = 0.1

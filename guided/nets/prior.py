@@ -15,7 +15,7 @@ from diffusers import ConfigMixin, ModelMixin, PriorTransformer
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 
-from guided.nets.attention import norm_attention, suit_attention
+from guided.nets.attention import norm_attention, set_attention_backend
 
 
 class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -23,8 +23,8 @@ class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     ``net`` is a PriorTransformer of ``layers`` blocks that are ``width`` wide, with norms of
     queries and keys.  It reads ``words`` tokens at most; ``text_width`` is theirs, ``embed_width``
-    that of embeddings.  Inside, embeddings have mean 0 and deviation 1 in every place: ``settle``
-    says what they are outside.
+    that of embeddings.  Inside, embeddings have mean 0 and deviation 1 in every place:
+    ``set_stats`` says what they are outside.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
@@ -51,22 +51,22 @@ class PortraitPrior(ModelMixin, ConfigMixin):  # type: ignore[misc]
         for fixed in (self.net.clip_mean, self.net.clip_std):
             fixed.requires_grad_(False)
 
-    def suit(self, device: torch.device) -> None:
+    def set_attention_backend(self, device: torch.device) -> None:
         """Compute attention as suits a device."""
-        suit_attention(self.net, device)
+        set_attention_backend(self.net, device)
 
     @torch.no_grad()
-    def settle(self, features: Tensor) -> None:
+    def set_stats(self, features: Tensor) -> None:
         """Take the mean and the deviation of embeddings [N, D] as those of all."""
         self.net.clip_mean.copy_(features.mean(0, keepdim=True))
         self.net.clip_std.copy_(features.std(0, keepdim=True).clamp_min(1e-4))
 
-    def inward(self, features: Tensor) -> Tensor:
+    def normalize(self, features: Tensor) -> Tensor:
         """Embeddings [N, D] as they are inside."""
         found: Tensor = (features - self.net.clip_mean) / self.net.clip_std
         return found
 
-    def outward(self, inside: Tensor) -> Tensor:
+    def denormalize(self, inside: Tensor) -> Tensor:
         """Unit embeddings [N, D], float32, of what is inside."""
         found: Tensor = self.net.post_process_latents(inside).float()
         return F.normalize(found, dim=1)

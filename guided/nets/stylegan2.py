@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from guided.core.seeds import Seeds
 from guided.core.shapes import expect
 from guided.errors import ShapeError
-from guided.nets.equalised import GAIN, SLOPE, EqualLinear, mapping_network
+from guided.nets.equalized import GAIN, SLOPE, EqualLinear, mapping_network
 from guided.nets.resample import blur, fir_kernel, upsample_twice
 
 Noise = Sequence[Tensor | None]
@@ -291,11 +291,6 @@ def _share(noise: Tensor | None, rows: slice) -> Tensor | None:
 def fixed_noise(layer: int, side: int) -> Tensor:
     """The noise map [1, 1, side, side] of a layer in generators whose file holds none."""
     return Seeds.of(layer).normal((1, side, side), "stylegan2/noise")
-
-
-def no_noise(shape: StyleGAN2Shape) -> list[Tensor | None]:
-    """A list that switches every noise map off."""
-    return [None] * len(shape.noise_sizes)
 
 
 def truncate(w_plus: Tensor, centre: Tensor, psi: float, rows: int | None = None) -> Tensor:

@@ -20,12 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided.core.shapes import expect
-from guided.errors import CannotDo, CorruptWeights
-from guided.nets.equalised import mapping_network
+from guided.errors import CannotDo, CorruptWeights, library_message
+from guided.nets.equalized import mapping_network
 
 SLOPE = 0.2
 _HALF = math.sqrt(0.5)
-#: A stencil's cover starts at sigmoid(-3); its masks and ink move this much faster than weights.
+#: An overlay's cover starts at sigmoid(-3); its masks and ink move this much faster than weights.
 _CLEAR, _MASK_GAIN, _INK_GAIN = -3.0, 30.0, 30.0
 _NOTHING = -12.0
 
@@ -34,9 +34,9 @@ _NOTHING = -12.0
 class TextGanShape:
     """The numbers a generator is built from.
 
-    ``size`` is the side of its pictures, ``text`` the width of the CLIP it listens to, ``channels``
+    ``size`` is the side of its pictures, ``text`` the width of the CLIP's features, ``channels``
     the widths of the trunk from 4 px to size / 2, ``finish`` the channels at the full side,
-    ``given`` the layers of a mapping network that z passes first and that is not trained (0: none),
+    ``frozen_layers`` those of a mapping network that z passes first and that is not trained,
     ``masks`` the full-size drawings, one of which the style picks (0: none).
 
     Raises:
@@ -50,7 +50,7 @@ class TextGanShape:
     style: int = 144
     hidden: int = 224
     finish: int = 8
-    given: int = 0
+    frozen_layers: int = 0
     masks: int = 0
 
     def __post_init__(self) -> None:
@@ -77,9 +77,9 @@ class TextGenerator(nn.Module):
         super().__init__()
         self.shape = shape
         widths, style = shape.channels, shape.style
-        self.listen = nn.Linear(shape.text, style)
-        self.given = mapping_network(shape.latent, shape.latent, shape.given)
-        self.given.requires_grad_(False)
+        self.text_proj = nn.Linear(shape.text, style)
+        self.frozen_mapping = mapping_network(shape.latent, shape.latent, shape.frozen_layers)
+        self.frozen_mapping.requires_grad_(False)
         self.mapping = nn.Sequential(
             nn.Linear(shape.latent + style, shape.hidden),
             nn.LeakyReLU(SLOPE),
@@ -87,7 +87,7 @@ class TextGenerator(nn.Module):
             nn.LeakyReLU(SLOPE),
             nn.Linear(shape.hidden, style),
         )
-        for layer in (self.listen, *self.mapping):
+        for layer in (self.text_proj, *self.mapping):
             if isinstance(layer, nn.Linear):  # styles of unit variance: z and text count at once
                 nn.init.kaiming_normal_(layer.weight, a=SLOPE)
                 nn.init.zeros_(layer.bias)
@@ -100,14 +100,14 @@ class TextGenerator(nn.Module):
         )
         self.last = nn.Conv2d(widths[-1], 4 * shape.finish, 3, padding=1)
         self.colours = nn.Conv2d(shape.finish, 3, 3, padding=1)
-        self.stencil = Stencil(shape.masks, style, shape.size) if shape.masks else None
+        self.mask_overlay = MaskOverlay(shape.masks, style, shape.size) if shape.masks else None
 
     def styles(self, z: Tensor, text: Tensor) -> Tensor:
         """What steers the pictures, [B, style], of z and unit features (or zeros)."""
-        heard = self.listen(text * math.sqrt(self.shape.text))
+        text_features = self.text_proj(text * math.sqrt(self.shape.text))
         with torch.autocast(z.device.type, enabled=False):
-            even = self.given(z)
-        made: Tensor = self.mapping(torch.cat([even.to(heard.dtype), heard], 1))
+            even = self.frozen_mapping(z)
+        made: Tensor = self.mapping(torch.cat([even.to(text_features.dtype), text_features], 1))
         return made
 
     def synthesis(self, styles: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class TextGenerator(nn.Module):
             maps = block(maps, styles)
         maps = F.pixel_shuffle(F.leaky_relu(self.last(maps), SLOPE), 2)
         picture: Tensor = self.colours(maps.contiguous(memory_format=torch.channels_last)).float()
-        return picture if self.stencil is None else self.stencil(picture, styles)
+        return picture if self.mask_overlay is None else self.mask_overlay(picture, styles)
 
     def forward(self, z: Tensor, text: Tensor) -> Tensor:
         """Pictures of z and features.
@@ -131,7 +131,7 @@ class TextGenerator(nn.Module):
         return self.synthesis(self.styles(z, text))
 
 
-class Stencil(nn.Module):
+class MaskOverlay(nn.Module):
     """A layer over the picture for what always stands at one place: writing, a frame, a mark.
 
     FiLM moves channels as a whole, so a trunk that grows from 4 px learns such things last.  The
@@ -230,7 +230,7 @@ class TextDiscriminator(nn.Module):
         self.joint = nn.Conv2d(channels[-1] + 1, channels[-1], 3, padding=1)
         self.features = nn.Linear(channels[-1] * 16, features)
         self.real = nn.Linear(features, 1)
-        self.listen = nn.Sequential(
+        self.text_proj = nn.Sequential(
             nn.Linear(text, features), nn.LeakyReLU(SLOPE), nn.Linear(features, features)
         )
 
@@ -246,8 +246,8 @@ class TextDiscriminator(nn.Module):
 
     def judge(self, features: Tensor, text: Tensor) -> Tensor:
         """Logits [B], float32, of features with unit CLIP features [B, text] (or zeros)."""
-        heard = self.listen(text * math.sqrt(self.width))
-        match = (features.float() * heard.float()).sum(1) / math.sqrt(features.shape[1])
+        text_features = self.text_proj(text * math.sqrt(self.width))
+        match = (features.float() * text_features.float()).sum(1) / math.sqrt(features.shape[1])
         logits: Tensor = self.real(features)[:, 0].float() + match
         return logits
 
@@ -298,12 +298,15 @@ def build_text_generator(config: Mapping[str, Any], tensors: Mapping[str, Tensor
         CorruptWeights: a configuration or weights of another form or size.
     """
     try:
-        net = TextGenerator(TextGanShape(**dict(config)))
+        shape = dict(config)
+        if "given" in shape:  # as version 0.1.0 called it
+            shape["frozen_layers"] = shape.pop("given")
+        net = TextGenerator(TextGanShape(**shape))
         net.load_state_dict({n: t.float() for n, t in tensors.items()})
     except (TypeError, ValueError, CannotDo, RuntimeError) as error:
         raise CorruptWeights(
             f"These weights are not those of a text GAN of {config.get('size', '?')} px: "
-            f"{' '.join(str(error).split())[:300]}",
+            f"{library_message(error)}.",
             hint="Weights and config.json belong together; take both from one training.",
         ) from error
     return net

@@ -22,7 +22,7 @@ class ArcFace:
     def __init__(self, net: IRSE50, *, name: str = "ir_se50", device: Device | None = None) -> None:
         self.name = name
         self.device = device or Device()
-        self.net = self.device.settle(net)
+        self.net = self.device.prepare(net)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors [B, width], float32; differentiable.

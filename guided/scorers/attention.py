@@ -50,7 +50,7 @@ class SelfAttention(nn.Module):
 
 
 @torch.no_grad()
-def quicken(model: nn.Module) -> int:
+def patch_attention(model: nn.Module) -> int:
     """Replace the attention of open_clip's residual blocks in a model; returns how many.
 
     Only plain self-attention is replaced (packed weights, batch first, no dropout, no added

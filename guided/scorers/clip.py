@@ -18,14 +18,23 @@ from torch.nn import functional
 
 from guided.core.device import Device
 from guided.core.shapes import expect
-from guided.errors import CannotDo, CorruptWeights, MissingWeights
-from guided.nets.quick_vit import QuickTower
-from guided.scorers.attention import quicken
+from guided.errors import (
+    CannotDo,
+    CorruptWeights,
+    GuidedError,
+    UnsafeWeights,
+    library_message,
+)
+from guided.fast.vision_tower import FastVisionTower
+from guided.scorers.attention import patch_attention
 from guided.scorers.clip_files import ClipFiles, find, hub
+from guided.scorers.fast_tower import Bulk, Kind, bulk_kind, fast_tower
 from guided.scorers.files import Pixels, read_batches
 from guided.scorers.preprocess import Preprocess
-from guided.scorers.quick import Bulk, Kind, bulk_kind, quick_tower
 from guided.scorers.text import Cut, TextTower, Tokenizer
+from guided.zoo.gate_calls import create_clip, create_tokenizer
+from guided.zoo.nvidia import wants_code
+from guided.zoo.packing import check_finite
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +70,7 @@ class ClipScorer:
         self._wanted = bulk_kind(bulk, self.device)
         self.bulk_precision: str = self.device.precision
         self.bulk_cosine = 1.0
-        self._tower: QuickTower | None = None
+        self._tower: FastVisionTower | None = None
         visual: Any = model.visual
         self.preprocess = Preprocess.of(visual.preprocess_cfg)
         self._fingerprint = fingerprint or _content_of(model, self.preprocess)
@@ -69,8 +78,8 @@ class ClipScorer:
         self.scale = float(model_any.logit_scale.detach().float().exp())
         bias = getattr(model_any, "logit_bias", None)
         self.bias = 0.0 if bias is None else float(bias.detach().float())
-        quicken(model)
-        self.model = self.device.settle(model)
+        patch_attention(model)
+        self.model = self.device.prepare(model)
         self.texts = TextTower(self.model, tokenizer)
         self.context_length = self.texts.context_length
         self.width = self._width(visual)
@@ -82,6 +91,11 @@ class ClipScorer:
         with torch.no_grad():
             blank = torch.zeros(1, 3, *self.preprocess.size)
             return int(self.embed_images(blank).shape[1])
+
+    @property
+    def bulk(self) -> str:
+        """How prepared pictures are embedded: "same" by the model, or the tower's precision."""
+        return self._wanted or "same"
 
     @cached_property
     def fingerprint(self) -> str:
@@ -127,13 +141,13 @@ class ClipScorer:
 
     def _embed_pixels(self, pixels: Tensor) -> Tensor:
         images = pixels.float() / 255
-        return self._encode(self.preprocess.normalise(images))
+        return self._encode(self.preprocess.normalize(images))
 
     def _make_tower(self, kind: Kind, sample: Tensor) -> None:
         """Make the fast tower once; where it cannot be, say why and stay with the model."""
         self._wanted = None
         try:
-            made = quick_tower(self.model, self.preprocess, kind, self._embed_pixels, sample)
+            made = fast_tower(self.model, self.preprocess, kind, self._embed_pixels, sample)
         except CannotDo as error:
             level = logging.WARNING if kind == "int8" else logging.DEBUG
             stays = self.device.precision
@@ -202,25 +216,27 @@ def load_clip(
         MissingWeights: files that are not on this computer.
         CannotDo: a model made for another role.
         CorruptWeights: files that open_clip cannot load.
+        UnsafeWeights: settings or weights that would run code, or lead out of the folder.
         UsageError: an unknown name, or a ``bulk`` that the device does not have.
     """
     files = find(name, role=role, online=online)
     with hub(online=online):
-        model = _load_model(files)
-        tokenizer = _load_tokenizer(files)
+        model = _load_model(files, online=online)
+        tokenizer = _load_tokenizer(files, online=online)
     identity = files.fingerprint
     return ClipScorer(
         model, tokenizer, name=files.name, device=device, fingerprint=identity, bulk=bulk
     )
 
 
-def _load_model(files: ClipFiles) -> nn.Module:
-    import open_clip
+def _load_model(files: ClipFiles, *, online: bool) -> nn.Module:
     from safetensors import SafetensorError
 
     try:
-        model, _, _ = open_clip.create_model_and_transforms(
+        model: nn.Module = create_clip(
             files.model,
+            files.weights,
+            online=online,
             pretrained=files.tag,
             force_quick_gelu=files.quick_gelu,
             image_mean=files.preprocess.get("mean"),
@@ -229,22 +245,34 @@ def _load_model(files: ClipFiles) -> nn.Module:
             image_resize_mode=files.preprocess.get("resize_mode"),
         )
     except (SafetensorError, pickle.UnpicklingError, *_BROKEN) as error:
-        raise CorruptWeights(
-            f"The scorer {files.name!r} cannot be loaded from {files.weights}: {error}",
-            hint="The file is damaged or belongs to another architecture.",
-        ) from error
-    loaded: nn.Module = model
-    return loaded
+        raise _refused(files, error) from error
+    check_finite(model.state_dict(), str(files.weights))
+    for warning in files.warnings:
+        logger.warning("%s", warning)
+    return model
 
 
-def _load_tokenizer(files: ClipFiles) -> Tokenizer:
-    import open_clip
+def _refused(files: ClipFiles, error: Exception) -> GuidedError:
+    reason = library_message(error)
+    if isinstance(error, pickle.UnpicklingError) and wants_code(error):
+        return UnsafeWeights(
+            f"{files.weights} holds more than tensors and plain values ({reason}); it was not "
+            f"loaded.",
+            hint="Ask its author for a safetensors file of the state dict.",
+        )
+    return CorruptWeights(
+        f"The scorer {files.name!r} cannot be loaded from {files.weights}: {reason}.",
+        hint="The file is damaged or belongs to another architecture.",
+    )
 
+
+def _load_tokenizer(files: ClipFiles, *, online: bool) -> Tokenizer:
     try:
-        tokenizer: Tokenizer = open_clip.get_tokenizer(files.model)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise MissingWeights(
-            f"The tokenizer of the scorer {files.name!r} is not here: {error}",
-            hint="Run the same command with --online to fetch it.",
+        tokenizer: Tokenizer = create_tokenizer(files.model, online=online)
+    except (*_BROKEN, ImportError) as error:
+        raise CorruptWeights(
+            f"The tokenizer of the scorer {files.name!r} cannot be loaded: "
+            f"{library_message(error)}.",
+            hint="Copy tokenizer.json and tokenizer_config.json of the same model again.",
         ) from error
     return tokenizer

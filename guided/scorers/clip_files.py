@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from guided import zoo
-from guided.errors import CorruptWeights, MissingWeights, UsageError, nearest
+from guided.errors import CorruptWeights, MissingWeights
+from guided.zoo.architectures import cached_weights as _cached
+from guided.zoo.architectures import unknown_scorer, unknown_tag
+from guided.zoo.gate import inspect, read_settings
+from guided.zoo.gate_calls import BESIDE, TOKENIZER_FILES, has_tokenizer, public_text
+from guided.zoo.structure import CLIP_WEIGHTS
 
 CONFIG = "open_clip_config.json"
 _PREPROCESS = ("mean", "std", "interpolation", "resize_mode")
-_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors",
-            "model.safetensors", "open_clip_pytorch_model.bin")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class ClipFiles:
     ``model`` and ``tag`` are the arguments of ``create_model_and_transforms``; ``weights`` is the
     file they lead to; ``quick_gelu`` says that the weights want QuickGELU although the
     architecture's name does not; ``preprocess`` holds the tag's picture settings.
+    ``warnings`` says what of that is not known.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ClipFiles:
     quick_gelu: bool = False
     preprocess: Mapping[str, Any] = field(default_factory=dict)
     others: tuple[Path, ...] = field(default=())
+    warnings: tuple[str, ...] = field(default=())
 
     def fingerprint(self) -> str:
         """sha256 over the weight file, its configuration and its tokenizer, in that order."""
@@ -61,16 +65,17 @@ def find(name: str, *, role: str = "scorer", online: bool = False) -> ClipFiles:
     Raises:
         MissingWeights: a file that is not on this computer (unless ``online``).
         CorruptWeights: a file that differs from its card, or a folder that cannot be read.
+        UnsafeWeights: a folder whose settings carry code or lead out of it.
         CannotDo: a model of the zoo that is made for another role.
         UsageError: a name of none of these kinds.
     """
     if name.startswith("local-dir:"):
-        folder = Path(name.removeprefix("local-dir:")).expanduser().resolve()
+        folder = inspect(Path(name.removeprefix("local-dir:")))
         return _in_folder(f"local-dir:{folder}", folder)
     if name.startswith("hf-hub:"):
         return _on_hub(name, name.removeprefix("hf-hub:"), online=online)
     if name in zoo.names():
-        return _in_folder(name, zoo.find(name, role, online=online).folder)
+        return _in_folder(name, inspect(zoo.find(name, role, online=online).folder))
     return _public(name, online=online)
 
 
@@ -81,15 +86,14 @@ def _in_folder(name: str, folder: Path) -> ClipFiles:
             f"The scorer {name!r} needs the file {CONFIG} in the folder {folder}.",
             hint="Name a folder that open_clip's local-dir: can read.",
         )
-    try:
-        if "model_cfg" not in json.loads(config.read_text(encoding="utf-8")):
-            raise CorruptWeights(f"{config} has no 'model_cfg'.")
-    except ValueError as error:
-        raise CorruptWeights(f"{config} is not JSON: {error}.") from error
-    weights = next((folder / w for w in _WEIGHTS if (folder / w).is_file()), None)
+    table = read_settings(config)
+    if not isinstance(table, dict) or "model_cfg" not in table:
+        raise CorruptWeights(f"{config} has no 'model_cfg'.")
+    weights = next((folder / w for w in CLIP_WEIGHTS if (folder / w).is_file()), None)
     if weights is None:
+        known = ", ".join(CLIP_WEIGHTS)
         raise MissingWeights(
-            f"The scorer {name!r} has no weights in {folder}; looked for {', '.join(_WEIGHTS)}.",
+            f"The scorer {name!r} has no weights in {folder}; looked for {known}.",
             hint="Put the weight file beside its configuration.",
         )
     words = sorted(p for p in folder.glob("*.json") if p.name.startswith(("tokenizer", "vocab")))
@@ -106,12 +110,16 @@ def _on_hub(name: str, repository: str, *, online: bool) -> ClipFiles:
                 found = hf_hub_download(repository, file)
         return Path(found) if isinstance(found, str) else None
 
-    config = here(CONFIG)
-    weights = next((path for file in _WEIGHTS if (path := here(file))), None)
+    weights = next((path for file in CLIP_WEIGHTS if (path := here(file))), None)
+    config = here(CONFIG)  # after the weights: a download may have brought a newer snapshot
     if config is None or weights is None:
-        what = CONFIG if config is None else _WEIGHTS[0]
-        raise _missing(name, what, f"https://huggingface.co/{repository}")
-    return ClipFiles(name, name, None, weights, others=(config,))
+        what = CONFIG if config is None else CLIP_WEIGHTS[0]
+        raise _missing(name, what, f"https://huggingface.co/{repository}", online=online)
+    folder = inspect(config.parent)
+    if online and not has_tokenizer(folder):
+        with contextlib.suppress(MissingWeights):
+            public_text(repository, (*TOKENIZER_FILES, *BESIDE), online=True)
+    return ClipFiles(name, f"local-dir:{folder}", None, weights, others=(config,))
 
 
 def _public(name: str, *, online: bool) -> ClipFiles:
@@ -121,58 +129,71 @@ def _public(name: str, *, online: bool) -> ClipFiles:
     model, _, tag = name.partition("/")
     known = open_clip.list_models()
     if model not in known:
-        raise UsageError(
-            f"There is no scorer {name!r}; allowed: a model of the zoo, ARCHITECTURE/TAG of "
-            "open_clip, hf-hub:OWNER/MODEL or local-dir:FOLDER.",
-            hint=nearest(model, [*zoo.names(), *known]) if model else "",
-        )
+        raise unknown_scorer(name)
     if Path(tag).is_file():
-        return ClipFiles(name, model, tag, Path(tag))
+        return _by_path(name, model, Path(tag))
     settings: Mapping[str, Any] = get_pretrained_cfg(model, tag) if tag else {}
     if not settings:
-        tags = open_clip.list_pretrained_tags_by_model(model)
-        raise UsageError(
-            f"The architecture {model!r} has no weights called {tag!r}.",
-            hint=nearest(tag, tags) if tags else "open_clip lists no weights for it.",
-        )
+        raise unknown_tag(model, tag)
     weights = _cached(settings)
     if weights is None and online:
         with hub(online=True):
             weights = Path(download_pretrained(settings))
     if weights is None:
         source = settings.get("hf_hub") or settings.get("url", "")
-        file = str(source).rpartition("/")[2] or _WEIGHTS[0]
-        raise _missing(name, file, str(source))
+        file = str(source).rpartition("/")[2] or CLIP_WEIGHTS[0]
+        raise _missing(name, file, str(source), online=online)
+    return ClipFiles(name, model, str(weights), weights, *_meaning(model, settings))
+
+
+def _meaning(model: str, settings: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
+    """What a tag says beside its weights: QuickGELU where the name is silent, picture settings."""
+    import open_clip
+
     config: Mapping[str, Any] = open_clip.get_model_config(model)
     quick = bool(settings.get("quick_gelu")) and not config.get("quick_gelu", False)
-    pictures = {key: settings[key] for key in _PREPROCESS if settings.get(key) is not None}
-    return ClipFiles(name, model, str(weights), weights, quick, pictures)
+    return quick, {key: settings[key] for key in _PREPROCESS if settings.get(key) is not None}
 
 
-def _cached(settings: Mapping[str, Any]) -> Path | None:
-    """The file of an open_clip tag in the local caches, where it is there."""
-    from huggingface_hub import try_to_load_from_cache
+def _by_path(name: str, model: str, file: Path) -> ClipFiles:
+    """A weight file of an architecture, with what its tag says, or all tags of it agree on.
 
-    if place := settings.get("hf_hub"):
-        repository, _, file = place.rpartition("/")
-        wanted = [file.removesuffix(".bin") + ".safetensors", file] if file else list(_WEIGHTS)
-        for candidate in wanted:
-            found = try_to_load_from_cache(repository, candidate)
-            if isinstance(found, str):
-                return Path(found)
-    elif url := settings.get("url"):
-        path = Path("~/.cache/clip").expanduser() / Path(url).name
-        return path if path.is_file() else None
-    return None
+    The tag is known by the name of the file or of its folder.  Where tags differ and none is
+    named, open_clip's defaults are taken and a warning says what may be wrong.
+    """
+    from open_clip.pretrained import get_pretrained_cfg, list_pretrained_tags_by_model
+
+    tags = {tag: get_pretrained_cfg(model, tag) for tag in list_pretrained_tags_by_model(model)}
+    own = [
+        settings
+        for tag, settings in tags.items()
+        if tag in (file.stem, file.parent.name)
+        or str(settings.get("url", "")).rpartition("/")[2] == file.name
+    ]
+    told = {
+        repr(meaning): meaning for meaning in (_meaning(model, s) for s in own or tags.values())
+    }
+    if not told:
+        return ClipFiles(name, model, str(file), file)
+    if len(told) == 1:
+        return ClipFiles(name, model, str(file), file, *next(iter(told.values())))
+    warning = (
+        f"{file.name} does not say how it was trained, and the weights of {model} differ in "
+        f"picture settings (mean, std, resize mode) or activation (QuickGELU): open_clip's "
+        f"defaults are taken. If the file has a tag, name it {'.pt or '.join(list(tags)[:2])}.pt."
+    )
+    return ClipFiles(name, model, str(file), file, warnings=(warning,))
 
 
-def _missing(name: str, file: str, source: str) -> MissingWeights:
+def _missing(name: str, file: str, source: str, *, online: bool) -> MissingWeights:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return MissingWeights(
         f"The scorer {name!r} needs the file {file}, which is not in {HF_HUB_CACHE}; "
         f"it comes from {source}.",
-        hint="Run the same command with --online to fetch it.",
+        hint="It could not be fetched: check the name and the connection."
+        if online
+        else "Run the same command with --online to fetch it.",
     )
 
 

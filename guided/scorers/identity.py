@@ -10,8 +10,8 @@ from guided.core.device import Device
 from guided.core.images import resize_tensor
 from guided.core.shapes import expect
 from guided.errors import CorruptWeights
-from guided.nets.folded import SIZE
 from guided.nets.identity import MARK, IdentityNet, build_identity
+from guided.nets.pixel_unshuffle import SIZE
 from guided.scorers.arcface import ArcFace, load_arcface
 from guided.zoo.checkpoint import read_checkpoint
 
@@ -24,7 +24,7 @@ class PortraitIdentity:
     ) -> None:
         self.name = name
         self.device = device or Device()
-        self.net = self.device.settle(net)
+        self.net = self.device.prepare(net)
 
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors [B, width], float32; differentiable.

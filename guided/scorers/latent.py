@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch.nn.functional as F
 from torch import Tensor
 
 from guided.core.device import Device
+from guided.core.reading import read_json
 from guided.core.shapes import expect
-from guided.errors import CorruptWeights
+from guided.errors import CorruptWeights, library_message
+from guided.fast.packed_linear import pack_linears
 from guided.nets.latent_scorer import LatentNet
-from guided.nets.packed_linear import pack_linears
 from guided.zoo import find
+from guided.zoo.belonging import check_same
 from guided.zoo.packing import load_weights
 
 CONFIG = "config.json"
@@ -30,7 +31,7 @@ class LatentClip:
         self, net: LatentNet, device: Device | None = None, teacher: str = "", vae_sha256: str = ""
     ) -> None:
         self.device = device or Device()
-        self.net = self.device.settle(net)
+        self.net = self.device.prepare(net)
         pack_linears(self.net)
         self.teacher, self.vae_sha256 = teacher, vae_sha256
 
@@ -57,21 +58,19 @@ def load_latent_scorer(name: str, teacher: str, device: Device | None = None) ->
     place = Path(name).expanduser()
     folder = place if (place / CONFIG).is_file() else find(name, "latent_scorer").folder
     try:
-        table = json.loads((folder / CONFIG).read_text("utf-8"))
+        table = read_json(folder / CONFIG)
         learnt, vae = str(table.pop("scorer_sha256")), str(table.pop("vae_sha256"))
         net = LatentNet(**table)
         state = {k: v.float() for k, v in load_weights(folder / "model.safetensors").items()}
         net.load_state_dict(state)
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise CorruptWeights(
-            f"The latent scorer in {folder} does not fit this version: "
-            f"{str(error).splitlines()[0]}",
-            hint="Rebuild it with scripts/build_weights latent_scorer.",
+            f"The latent scorer in {folder} does not fit this version: {library_message(error)}.",
+            hint="Rebuild it with scripts/build latent_scorer.",
         ) from error
-    if learnt != teacher:
-        raise CorruptWeights(
-            f"The latent scorer in {folder} learnt from another CLIP than the one that guides: "
-            f"{learnt[:16]}..., not {teacher[:16]}....",
-            hint="Take --decode tiny, or rebuild it with scripts/build_weights latent_scorer.",
-        )
+    check_same(
+        f"The latent scorer in {folder} learnt from another CLIP than the one that guides",
+        learnt, teacher,
+        "Take --decode tiny, or rebuild it with scripts/build latent_scorer.",
+    )  # fmt: skip
     return LatentClip(net, device, learnt, vae)

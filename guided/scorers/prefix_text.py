@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guided.core.device import Device, Precision
+from guided.core.offload import bring
 from guided.errors import UsageError
 from guided.scorers.clip import ClipScorer
 from guided.scorers.prefix_store import NodeStore
@@ -69,6 +70,7 @@ class PrefixTextScorer:
         self.device = device or Device()
         self.model = model
         self.counts = Counts()
+        bring(model)  # the store takes its place, and a copy in bf16 its own
         tower = CausalTower.of(model)
         if tower is None and precision == "bf16":
             raise UsageError(
@@ -111,6 +113,7 @@ class PrefixTextScorer:
             )
         rows = self.texts.rows(prefixes, endings)
         distinct = {ids: place for place, ids in enumerate(dict.fromkeys(chain(*rows)))}
+        bring(self.model)
         self.counts.asked += sum(map(len, rows))
         self.counts.distinct += len(distinct)
         if not distinct:

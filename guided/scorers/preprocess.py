@@ -98,9 +98,9 @@ class Preprocess:
         if any(place.padding):
             images = functional.pad(images, place.padding, value=self.fill / 255)
         top, left = place.offset
-        return self.normalise(images[..., top : top + self.size[0], left : left + self.size[1]])
+        return self.normalize(images[..., top : top + self.size[0], left : left + self.size[1]])
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalize(self, images: Tensor) -> Tensor:
         """(images - mean) / std for float pictures [B, 3, H, W] in [0, 1]."""
         mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
         return (images - mean[:, None, None]) / std[:, None, None]

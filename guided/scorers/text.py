@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guided.core.offload import execution_device
 from guided.errors import ShapeError
 from guided.nets.clip_text import encode_causal, end_positions, is_causal
 
@@ -148,7 +149,7 @@ class TextTower:
         return getattr(self._model, "text", self._model)
 
     def _encode(self, ids: Tensor) -> Tensor:
-        ids = ids.to(next(self._model.parameters()).device)
+        ids = ids.to(execution_device(self._model))
         if self._short is not None:
             return self._short(ids)
         model: Any = self._model

@@ -22,6 +22,7 @@ from guided.zoo.safe import load_tensors
 
 Features = list[Tensor]
 Net = Literal["alex", "vgg", "squeeze"]
+_SMALLEST = 1e-20  # of a squared length: the root of 0 has no gradient
 
 
 class TrunkDistance:
@@ -50,7 +51,9 @@ class TrunkDistance:
         """
         expect(images, "b 3 h w", "images")
         maps = [each.float().flatten(2) for each in self._trunk(images)]
-        return [each / (each.square().sum(1, keepdim=True).sqrt() + 1e-10) for each in maps]
+        return [
+            each / each.square().sum(1, keepdim=True).clamp_min(_SMALLEST).sqrt() for each in maps
+        ]
 
     def distance(self, first: Features, second: Features) -> Tensor:
         """Distances [B]; 0 for equal features."""
@@ -139,7 +142,7 @@ def lpips_distance(
 
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     _load_trunk(model.net, load_tensors(Path(trunk)), net, Path(trunk))
-    place.settle(model)
+    place.prepare(model)
     heads = [head.model[-1].weight.float().flatten() for head in model.lins]
 
     def features(images: Tensor) -> Features:

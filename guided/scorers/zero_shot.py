@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from guided.core.protocols import Scorer
+from guided.core.reading import LARGEST_TEXT, parse_json, parse_toml, read_text
 from guided.errors import UsageError
 
 logger = logging.getLogger(__name__)
@@ -84,11 +85,11 @@ def read_classes(path: Path) -> dict[str, list[str]]:
         UsageError: a file that is absent, cannot be parsed or is shaped otherwise.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, LARGEST_TEXT)
         data = (
-            tomllib.loads(text)
+            parse_toml(text, 1 << 20)
             if path.suffix == ".toml"
-            else json.loads(text, object_pairs_hook=_no_twins)
+            else parse_json(text, LARGEST_TEXT, most=1_000_000, table=_no_twins)
         )
     except (OSError, ValueError) as error:
         raise UsageError(f"The class file {path} cannot be read: {error}") from error
@@ -133,24 +134,25 @@ def cached_classifier(
 ) -> Tensor:
     """As ``build_classifier``, kept in ``folder`` under the scorer's fingerprint and the prompts.
 
-    A cache file that cannot be read is made again; a folder that cannot be written is only logged.
+    A cache file that cannot be read, or is no classifier of these classes, is made again; a folder
+    that cannot be written is only logged.
     """
     if folder is None:
         return build_classifier(scorer, classes)
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file, save
+    from safetensors.torch import save
 
     from guided.core.files import make_folder, write_bytes
-    from guided.errors import OutputError
+    from guided.errors import GuidedError, OutputError
+    from guided.zoo.safe import load_tensors
 
     model = getattr(scorer, "fingerprint", scorer.name)
     identity = json.dumps([model, _precision(scorer), list(classes.items())])
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
-    try:
-        cached: Tensor = load_file(path)["classifier"]
-        return cached.to(_place(scorer))
-    except (OSError, SafetensorError, KeyError):
-        rows = build_classifier(scorer, classes)
+    with contextlib.suppress(GuidedError, KeyError):
+        cached = load_tensors(path)["classifier"]
+        if cached.shape == (len(classes), scorer.width) and bool(cached.isfinite().all()):
+            return cached.to(_place(scorer))
+    rows = build_classifier(scorer, classes)
     try:
         write_bytes(make_folder(folder) / path.name, save({"classifier": rows.cpu().contiguous()}))
     except OutputError as error:

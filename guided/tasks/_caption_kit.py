@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,23 +11,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from guided.core.files import PICTURES
+from guided.captioning.base import Captioner
+from guided.core.files import IMAGE_SUFFIXES
 from guided.core.images import to_tensor
+from guided.core.loss_tables import TEXT_LOOP, TEXT_ROLES, check_losses, objective_of
 from guided.core.objective import Objective
+from guided.core.text import absolute, there, weighted_term
 from guided.errors import UsageError
-from guided.guidance.zerocap_captioner import Manner, Narrator
+from guided.guidance.caption_decoder import CaptionConfig, CaptionDecoder
 from guided.guidance.zerocap_target import mixed, turned
-from guided.language.load import Speaker, load_language
+from guided.language.load import LanguageModelBundle
 from guided.language.profile import Profile
-from guided.losses.fluency import Fluency
-from guided.losses.word_clip import WordClip
 from guided.scorers.clip import ClipScorer
 from guided.scorers.prefix_text import PrefixTextScorer
-from guided.tasks._caption_options import Options
-from guided.tasks._scoring import pick_scorer
-from guided.tasks.base import Workbench
-
-_WEIGHTED = re.compile(r"([0-9]*\.?[0-9]+)\*(.+)", re.DOTALL)
+from guided.tasks._caption_options import CaptionOptions
+from guided.tasks.base import TaskContext
 
 #: The factor of the end token in the paper's code by preset, and its settings for sums.
 REFERENCE_END = {"caption": 1.01, "world": 1.04, "ocr": 1.04}
@@ -42,17 +39,18 @@ UNFINISHED = 0.1
 class CaptionKit:
     """Everything loaded that captions are made with."""
 
-    options: Options
-    bench: Workbench
+    options: CaptionOptions
+    ctx: TaskContext
     scorer: ClipScorer
-    speaker: Speaker
-    narrator: Narrator
-    manner: Manner
+    speaker: LanguageModelBundle
+    decoder: CaptionDecoder
+    config: CaptionConfig
+    captioner: Captioner
     objective: Objective
     terms: tuple[tuple[float, Tensor], ...]
 
     @classmethod
-    def open(cls, options: Options, bench: Workbench) -> CaptionKit:
+    def open(cls, options: CaptionOptions, ctx: TaskContext) -> CaptionKit:
         """Load the kit's scorer and language model.
 
         Raises:
@@ -60,28 +58,28 @@ class CaptionKit:
             UsageError: no language model named.
             CannotDo: no scorer named.
         """
-        named = options.language or bench.kit.get("language", "")
-        if not named:
-            raise UsageError("This kit names no language.", hint="Choose one with --language.")
-        speaker = load_language(named, bench.device, online=bench.online)
-        scorer = pick_scorer(bench, options.scorer)
-        bench.notes[speaker.language.name] = speaker.language.fingerprint
+        check(options)
+        models = ctx.models.of(options)
+        models.needed("language")
+        scorer, speaker = models.scorer, models.language
+        captioner = captioner_of(options, speaker)
         words = PrefixTextScorer.of(scorer, precision=options.precision)
         return cls(
             options,
-            bench,
+            ctx,
             scorer,
             speaker,
-            Narrator(speaker.language, words, speaker.language.words.piece),
-            manner(options, speaker),
-            objective(options, speaker),
-            tuple(terms(options, bench, scorer)),
+            CaptionDecoder(speaker.language, words, speaker.language.words.piece),
+            config_of(options, speaker),
+            captioner,
+            objective_of(options.loss or captioner.usual_losses() or []),
+            tuple(terms(options, ctx, scorer)),
         )
 
     def target(self, image: Image.Image) -> Tensor:
         """What the captions of a picture should fit: a unit vector [D]."""
         with torch.no_grad():
-            own = self.scorer.embed_images(to_tensor(image).to(self.bench.device.torch))[0]
+            own = self.scorer.embed_images(to_tensor(image).to(self.ctx.device.torch))[0]
         weights = [weight for weight, _ in self.terms]
         others = torch.stack([own, *(feature for _, feature in self.terms)])[1:]
         if self.options.compat == "zerocap":
@@ -89,8 +87,8 @@ class CaptionKit:
         return turned(own, others, weights)
 
 
-def _own(options: Options, speaker: Speaker) -> Profile:
-    """The profile with what the options say instead; the paper's numbers to repeat the paper."""
+def _profile(options: CaptionOptions, speaker: LanguageModelBundle) -> Profile:
+    """The language model's profile, with the options instead; the paper's to repeat the paper."""
     own = speaker.profile.asked(options.preset)
     if options.compat == "zerocap":
         paper = Profile()
@@ -98,29 +96,43 @@ def _own(options: Options, speaker: Speaker) -> Profile:
             own, iterations=paper.iterations, rate=paper.rate, temperature=paper.temperature,
             prior=paper.prior, fluency=paper.fluency, weight=paper.weight,
         )  # fmt: skip
-    given: dict[str, Any] = {
-        "length": options.length, "shortest": options.shortest, "end_bonus": options.end_bonus,
-        "candidates": options.candidates, "iterations": options.iterations, "rate": options.rate,
-        "temperature": options.temperature, "prior": options.prior,
-        "fluency": options.fluency_weight,
+    given = {
+        "length": options.length, "shortest": options.shortest, "end_bonus": options.end_bonus
     }  # fmt: skip
-    return replace(own, **{key: value for key, value in given.items() if value is not None})
+    chosen: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return replace(own, **chosen)
 
 
-def objective(options: Options, speaker: Speaker) -> Objective:
-    """What the context is moved for."""
-    own = _own(options, speaker)
-    words = WordClip(own.candidates, own.temperature, own.prior)
-    return options.clip_weight * words + own.fluency * Fluency()
+def captioner_of(options: CaptionOptions, speaker: LanguageModelBundle) -> Captioner:
+    """The captioner, with what suits the language model where its options are silent."""
+    captioner = options.captioner.of_profile(_profile(options, speaker))
+    sums = options.compat == "zerocap" and (options.plus or options.minus)
+    paper = {key: value for key, value in REFERENCE_SUM.items() if hasattr(captioner, key)}
+    return captioner.model_copy(update=paper) if sums else captioner
 
 
-def manner(options: Options, speaker: Speaker) -> Manner:
+def check(options: CaptionOptions) -> None:
+    """Check that the losses given are for captions.
+
+    Raises:
+        UsageError: a captioner that follows none, or a loss that looks at something else than text.
+        CannotDo: a loss that needs a model which captions cannot load.
+    """
+    if options.loss and options.captioner.usual_losses() is None:
+        raise UsageError(
+            f"--method {options.method} follows no losses; a [[loss]] is given.",
+            hint="Leave it out, or take --method zerocap.",
+        )
+    check_losses(options.loss or (), TEXT_LOOP, TEXT_ROLES)
+
+
+def config_of(options: CaptionOptions, speaker: LanguageModelBundle) -> CaptionConfig:
     """How captions are written: the options, the language model's profile where they are silent.
 
     Raises:
         UsageError: an end of sentence that is not one token of the language model.
     """
-    language, profile = speaker.language, _own(options, speaker)
+    language, profile = speaker.language, _profile(options, speaker)
     reference = options.compat == "zerocap"
     end = language.encode(profile.end)
     if len(end) != 1:
@@ -129,12 +141,11 @@ def manner(options: Options, speaker: Speaker) -> Manner:
             f"not {len(end)}.",
             hint=f"Change 'end' in {speaker.folder / 'captions.toml'}.",
         )
-    barred = tuple(token for token in language.words.unwordly if token != end[0])
-    chosen = Manner(
+    barred = tuple(token for token in language.words.non_word_tokens if token != end[0])
+    config = CaptionConfig(
         prompt=profile.prompts[options.preset] if options.prompt is None else options.prompt,
         end=end[0],
         forbidden=barred if options.forbid else (),
-        mode=options.mode,
         reference=reference,
         beams=options.beams,
         length=profile.length,
@@ -142,22 +153,17 @@ def manner(options: Options, speaker: Speaker) -> Manner:
         end_bonus=profile.end_bonus,
         end_factor=REFERENCE_END[options.preset],
         repetition=options.repetition,
-        iterations=profile.iterations,
-        rate=profile.rate,
-        power=options.power,
-        fusion=options.fusion,
-        candidates=profile.candidates,
-        merit=profile.weight["optimise"] if options.weight is None else options.weight,
-        weight=profile.weight["fuse"] if options.weight is None else options.weight,
         fluency=options.ranking,
         unfinished=UNFINISHED,
     )
     if reference and (options.plus or options.minus):
-        return replace(chosen, **REFERENCE_SUM)
-    return chosen
+        return replace(config, end_factor=REFERENCE_SUM["end_factor"])
+    return config
 
 
-def terms(options: Options, bench: Workbench, scorer: ClipScorer) -> Iterator[tuple[float, Tensor]]:
+def terms(
+    options: CaptionOptions, ctx: TaskContext, scorer: ClipScorer
+) -> Iterator[tuple[float, Tensor]]:
     """The weights and features [D] of what is added and taken away.
 
     Raises:
@@ -166,13 +172,12 @@ def terms(options: Options, bench: Workbench, scorer: ClipScorer) -> Iterator[tu
     """
     for sign, several in ((1.0, options.plus), (-1.0, options.minus)):
         for given in several:
-            weighted = _WEIGHTED.fullmatch(given)
-            weight, what = (float(weighted[1]), weighted[2]) if weighted else (1.0, given)
-            if what in bench.given or Path(what).expanduser().is_file():
-                image = to_tensor(bench.open_image(what)).to(bench.device.torch)
+            weight, what = weighted_term(given)
+            if what in ctx.given or (there(absolute(what)) and absolute(what).is_file()):
+                image = to_tensor(ctx.open_image(what)).to(ctx.device.torch)
                 with torch.no_grad():
                     yield sign * weight, scorer.embed_images(image)[0]
-            elif Path(what).suffix.lower() in PICTURES:
+            elif Path(what).suffix.lower() in IMAGE_SUFFIXES:
                 raise UsageError(f"There is no picture {what!r} to add or take away.")
             else:
                 yield sign * weight, scorer.embed_texts([what])[0]

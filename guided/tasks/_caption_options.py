@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from guided.captioning import ALIASES, CAPTIONERS
+from guided.captioning.base import Captioner
+from guided.core.loss_tables import LossTable
+from guided.tasks._method_tables import MethodOptions, with_tables
 from guided.tasks._scoring import SCORER_HELP
-from guided.tasks.base import TaskOptions, argument, option, recipe_only
+from guided.tasks.base import argument, option, recipe_only
 
 
-class Options(TaskOptions):
+class CaptionOptions(MethodOptions):
     """The recipe keys of ``caption``."""
+
+    registry = CAPTIONERS
+    renamed = ALIASES
+    usual = "zerocap"
 
     images: list[Path] = argument("pictures, or folders of pictures", min_length=1)
     preset: Literal["caption", "ocr", "world"] = option(
@@ -19,10 +27,10 @@ class Options(TaskOptions):
     prompt: str | None = option(
         "the words captions begin with (the preset's own if not given)", None
     )
-    mode: Literal["optimise", "fuse"] = option(
-        "optimise moves the language model's context; fuse only weighs its words, and is quicker",
-        "optimise",
-    )
+    method: str = option(
+        "zerocap moves the language model's context; fuse only weighs its words, and is quicker "
+        "(guided list captioners)", "zerocap", was="mode",
+    )  # fmt: skip
     compat: Literal["none", "zerocap"] = option(
         "zerocap repeats the paper's code with all its quirks", "none"
     )
@@ -46,22 +54,19 @@ class Options(TaskOptions):
     precision: Literal["fp32", "bf16"] = recipe_only(
         "precision of CLIP's text half; bf16 is quicker and not identical", "fp32"
     )
-    candidates: int | None = recipe_only("next tokens CLIP looks at", None, ge=1)
-    iterations: int | None = recipe_only(
-        "gradient steps a word (mode optimise)", None, ge=1, le=100
-    )
-    rate: float | None = recipe_only("size of a gradient step", None, gt=0)
-    power: float = recipe_only("power of the gradient's norm it is divided by", 0.9, ge=0, le=1)
-    fusion: float = recipe_only("share of the guided model in the mix", 0.99, ge=0, le=1)
-    temperature: float | None = recipe_only("temperature of CLIP's choice", None, gt=0)
-    prior: float | None = recipe_only(
-        "how much CLIP's choice keeps the odds of the words without guidance", None, ge=0, le=1
-    )
-    clip_weight: float = recipe_only("weight of the loss word_clip", 1.0, ge=0)
-    fluency_weight: float | None = recipe_only("weight of the loss fluency", None, ge=0)
-    weight: float | None = recipe_only("weight of the cosine in the rank of a beam", None, ge=0)
+    loss: list[LossTable] | None = recipe_only("losses in place of the usual ones (zerocap)", None)
     end_bonus: float | None = recipe_only("nats added to the end of a sentence", None)
     shortest: int | None = recipe_only("tokens before a sentence may end", None, ge=0)
     repetition: float = recipe_only("nats taken from the last four tokens", 0.0, ge=0)
     forbid: bool = recipe_only("bar digits, symbols and broken words", True)
     ranking: float = recipe_only("weight of the language loss in a caption's total", 0.01, ge=0)
+
+    @property
+    def captioner(self) -> Captioner:
+        """The method with its options."""
+        captioner: Captioner = self.chosen
+        return captioner
+
+
+#: The options of the verb: ``CaptionOptions`` with a table for each captioner.
+Options: type[CaptionOptions] = with_tables(CaptionOptions)

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from guided.core.text import absolute
 from guided.errors import ImageError, ShapeError, UsageError
-from guided.tasks.base import Workbench
+from guided.tasks.base import TaskContext
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from guided.core.editing import Delta
+    from guided.core.delta import Delta
     from guided.core.faces import Landmarks, Square
     from guided.core.protocols import Latent
 
@@ -62,12 +63,12 @@ class Subject:
 class Opening:
     """How files are opened: the picture's ``size``, and where the faces are."""
 
-    bench: Workbench
+    ctx: TaskContext
     size: int
     faces: Faces
     landmarks: Sequence[str] = ()
     face: int | None = None
-    drawn: bool = False  # the kit's world is drawn portraits, which need no alignment
+    aligned: bool = False  # the world's images are faces as the generator draws them
 
     def subject(self, file: Path, position: int) -> list[Subject]:
         """The subjects in a file: one, or one for each latent of a latent file.
@@ -77,12 +78,12 @@ class Opening:
         """
         from guided.core.faces import align
 
-        held = str(file) in self.bench.given
+        held = str(file) in self.ctx.given
         if not held and file.suffix.lower() in LATENT_FILES:
             return _from_latents(file)
-        path = file if held else file.expanduser().absolute()
+        path = file if held else absolute(file)
         saved = None if held else _remembered(path)
-        picture = self.bench.open_image(path)
+        picture = self.ctx.open_image(path)
         if saved is not None:
             return [_continued(path, picture, saved, self.size)]
         subject = Subject(str(path), path.stem)
@@ -121,7 +122,7 @@ class Opening:
         """A picture without landmarks: a drawn portrait, or one that is said to be aligned."""
         from guided.core.images import center_square
 
-        if not self.drawn and self.faces == "auto":
+        if not self.aligned and self.faces == "auto":
             raise UsageError(
                 f"Where is the face in {path.name}? There is no face detector here.",
                 hint=f"{_ASK}; or say --faces aligned if the face is already cut out FFHQ's way.",
@@ -133,9 +134,14 @@ def _from_latents(file: Path) -> list[Subject]:
     from guided.generators.latents import read_delta
 
     delta = read_delta(file)
-    path = file.expanduser().absolute()
+    path = absolute(file)
     stems = [path.stem if delta.rows == 1 else f"{path.stem}-{i + 1}" for i in range(delta.rows)]
     return [Subject(str(path), stem, saved=delta.row(i)) for i, stem in enumerate(stems)]
+
+
+def needs_inversion(path: Path) -> bool:
+    """Whether a file is an image whose latent has to be found: no latents, no saved edit."""
+    return path.suffix.lower() not in LATENT_FILES and _remembered(absolute(path)) is None
 
 
 def _remembered(path: Path) -> dict[str, Any] | None:
@@ -202,11 +208,12 @@ def open_mask(path: Path, subject: Subject, size: int) -> Image.Image:
 
     Raises:
         ShapeError: another size.
+        UsageError: it covers nothing.
         ImageError: no picture.
     """
-    from guided.core.images import open_image, resize
+    from guided.core.images import resize
 
-    mask = open_image(path)
+    mask = read_mask(path)
     whole = subject.photo if subject.photo is not None else subject.picture
     if mask.size == (size, size) and subject.square is None:
         return mask.convert("L")
@@ -223,14 +230,48 @@ def open_mask(path: Path, subject: Subject, size: int) -> Image.Image:
     return cut(mask, subject.square, size).convert("L")
 
 
-def looks_drawn(picture: Image.Image) -> bool:
-    """Whether a picture has the flat areas of a drawing; photographs and their JPEGs have few.
+def read_mask(path: Path) -> Image.Image:
+    """The RGB picture of a mask; what is transparent in it is black: it may not change.
 
-    Drawn portraits have at least 0.71 of neighbouring pixels (nearly) equal at 128 pixels,
-    photographs usually less than 0.4.
+    Raises:
+        UsageError: it is black everywhere.
+        ImageError: no picture.
     """
-    import numpy as np
+    from guided.core.images import open_image
 
-    small = np.asarray(picture.convert("RGB").resize((128, 128))).astype(np.int16)
-    steps = np.abs(np.diff(small, axis=1)).max(axis=2)
-    return float((steps <= 1).mean()) >= 0.6
+    mask = open_image(path, background=(0, 0, 0))
+    _check_not_black(path, mask.convert("L"))
+    return mask
+
+
+def _check_not_black(path: Path, mask: Image.Image) -> None:
+    if mask.getextrema()[1] == 0:
+        raise UsageError(
+            f"The mask {path.name} is black everywhere, or transparent: nothing may change.",
+            hint="Paint white what the edit may change; what is transparent stays as it is.",
+        )
+
+
+def whole_mask(path: Path, whole: Image.Image, subject: Subject, size: int | None) -> Image.Image:
+    """The mask for a whole picture: as large as its file ``whole``, or as the square of ``size``.
+
+    Raises:
+        UsageError: it covers nothing, or everything.
+        ShapeError: another size.
+        ImageError: no picture.
+    """
+    from guided.core.images import center_square
+
+    mask = read_mask(path)
+    if size is not None and mask.size == whole.size:
+        mask = center_square(mask, size)
+    elif size is not None:
+        mask = open_mask(path, subject, size)
+    mask = mask.convert("L")
+    _check_not_black(path, mask)
+    if mask.getextrema()[0] == 255:
+        raise UsageError(
+            f"The mask {path.name} is white everywhere: nothing would stay.",
+            hint="Leave --mask out and take --method sdedit, ddpm or p2p.",
+        )
+    return mask

@@ -6,51 +6,41 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from guided.core.files import safe_name
-from guided.core.run import Picture
+from guided.core.run import OutputImage
 from guided.tasks._edit_inputs import Subject, square_note
+from guided.tasks._edit_options import EditOptions
+from guided.tasks._ledger import Ledger
 
 if TYPE_CHECKING:
     from PIL import Image
-    from torch import Tensor
 
-    from guided.core.editing import Delta
-    from guided.tasks._edit_regions import View
-
-
-Paste = Literal["replace", "difference"]
+    from guided.core.delta import Delta
 
 
 @dataclass(frozen=True)
-class Show:
-    """Which further pictures to make of an edit, and how a face goes back into its photograph."""
-
-    strip: bool = False
-    sweep: Sequence[float] = ()
-    frames: int = 0
-    paste: Paste = "replace"
-
-
-@dataclass
 class Edited:
-    """One finished edit: the subject, the prompt, its change, the strength, and its pictures."""
+    """One finished edit: the subject, the prompt, the method, the strength, and its pictures.
+
+    ``change`` is the change of its latent, where it has one; ``masked`` says that other pixels were
+    put back outside of a mask; ``sweep`` and ``frames`` are further strengths.
+    """
 
     subject: Subject
     prompt: str
-    view: View
+    method: str
     strength: float
     before: Image.Image
     after: Image.Image
     metrics: dict[str, Any]
+    change: Delta | None
+    masked: bool
+    sweep: Sequence[Image.Image]
+    frames: Sequence[Image.Image]
 
-    @property
-    def delta(self) -> Delta:
-        """The change of one row."""
-        return self.view.delta
-
-    def whole(self, paste: Paste) -> Image.Image:
+    def whole(self, paste: Any) -> Image.Image:
         """The edited picture, put back into the photograph where it came from one."""
         from guided.core.faces import paste_back
 
@@ -62,48 +52,41 @@ class Edited:
 
 @dataclass
 class Outputs:
-    """Collects the answer's results, the files, and unique names for both."""
+    """Makes the answer's results, saves their files, and finds unique names for both."""
 
-    folder: Path | None
-    show: Show
-    files: dict[str, str | bytes]
+    ledger: Ledger
+    options: EditOptions
     taken: set[str]
 
     def add(self, edit: Edited) -> dict[str, Any]:
-        """The answer's entry for an edit; its latent and animation join ``files``."""
+        """The answer's entry for an edit; its latent and animation are saved."""
         from guided.generators.latents import pack_delta
 
         name = self._free(f"{safe_name(edit.subject.stem)}-{safe_name(edit.prompt)}")
-        latent = f"{name}.safetensors"
-        self.files[latent] = pack_delta(edit.delta)
+        latent = None if edit.change is None else f"{name}.safetensors"
+        image = self._picture(f"{name}.png", edit.whole(self.options.paste), edit, latent)
         entry: dict[str, Any] = {
-            "file": edit.subject.file,
-            "prompt": edit.prompt,
-            "method": edit.delta.method,
-            "image": self._picture(f"{name}.png", edit.whole(self.show.paste), edit, latent),
-            "strength": edit.strength,
-            "metrics": edit.metrics,
-            "latent": str(self.folder / latent) if self.folder is not None else latent,
-        }
-        if self.show.strip:
+            "file": edit.subject.file, "prompt": edit.prompt, "method": edit.method,
+            "image": image, "strength": edit.strength, "metrics": edit.metrics,
+        }  # fmt: skip
+        if edit.change is not None and latent is not None:
+            entry["latent"] = self.ledger.write(latent, pack_delta(edit.change))
+        if self.options.strip:
             strip = side_by_side([edit.before, edit.after])
             entry["strip"] = self._picture(f"{name}-strip.png", strip, edit)
-        if self.show.sweep:
-            drawn = drawn_at(edit.view, self.show.sweep)
-            entry["sweep"] = self._picture(f"{name}-sweep.png", side_by_side(drawn), edit)
-        if self.show.frames:
-            gif = f"{name}.gif"
-            self.files[gif] = animation(edit.view, edit.strength, self.show.frames)
-            entry["animation"] = str(self.folder / gif) if self.folder is not None else gif
+        if edit.sweep:
+            entry["sweep"] = self._picture(f"{name}-sweep.png", side_by_side(edit.sweep), edit)
+        if edit.frames:
+            entry["animation"] = self.ledger.write(f"{name}.gif", animation(edit.frames))
         return entry
 
     def _picture(
         self, name: str, image: Image.Image, edit: Edited, latent: str | None = None
-    ) -> Picture:
+    ) -> OutputImage:
         note: dict[str, Any] = {
-            "prompt": edit.prompt, "strength": edit.strength, "method": edit.delta.method
+            "prompt": edit.prompt, "strength": edit.strength, "method": edit.method
         }  # fmt: skip
-        if edit.view.region is not None:
+        if edit.masked and edit.change is not None:
             note["masked"] = True
         if latent is not None:
             note["latent"] = latent
@@ -112,9 +95,9 @@ class Outputs:
         file = Path(edit.subject.file)
         is_picture = edit.subject.picture is not None or edit.subject.photo is not None
         parents = (str(file),) if is_picture and file.is_absolute() and file.is_file() else ()
-        if not parents and edit.subject.file:
+        if not parents and edit.subject.file and edit.change is not None:
             note["from"] = file.name
-        return Picture(name, image, parents, note)
+        return OutputImage(name, image, parents, note)
 
     def _free(self, name: str) -> str:
         number, free = 1, name
@@ -125,13 +108,6 @@ class Outputs:
         return free
 
 
-def drawn_at(view: View, strengths: Sequence[float]) -> list[Image.Image]:
-    """The pictures of a change of one row at several strengths, one by one."""
-    from guided.core.images import to_images
-
-    return [to_images(view.at(strength))[0] for strength in strengths]
-
-
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     """Pictures in one row."""
     from guided.core.images import grid
@@ -139,26 +115,15 @@ def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
     return grid(images, len(images))
 
 
-def animation(view: View, strength: float, frames: int) -> bytes:
-    """A GIF that goes from the original to the edit and back in ``frames`` steps each way."""
-    steps = [strength * i / max(1, frames - 1) for i in range(frames)]
-    drawn = drawn_at(view, steps)
-    there_and_back = [*drawn, *drawn[-2:0:-1]]
-    held = [600 if i in (0, frames - 1) else 80 for i in range(len(there_and_back))]
+def animation(frames: Sequence[Image.Image]) -> bytes:
+    """A GIF that goes from the original to the edit and back."""
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    held = [600 if i in (0, len(frames) - 1) else 80 for i in range(len(there_and_back))]
     out = io.BytesIO()
     there_and_back[0].save(
         out, "GIF", save_all=True, append_images=there_and_back[1:], duration=held, loop=0
     )
     return out.getvalue()
-
-
-def changes(before: Tensor, after: Tensor, mask: Tensor | None) -> Tensor:
-    """The mean absolute change [B] outside the mask, or everywhere without one."""
-    moved = (after - before).abs().mean(1, keepdim=True)
-    if mask is None:
-        return moved.flatten(1).mean(1)
-    keep = (1 - mask).expand_as(moved).flatten(1)
-    return (moved.flatten(1) * keep).sum(1) / keep.sum(1).clamp(min=1)
 
 
 def means(results: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Generator as Stream
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guided.core.files import PICTURES, safe_name
-from guided.core.run import Picture, Result, Step
-from guided.errors import CannotDo, UsageError
+from guided.core.files import IMAGE_SUFFIXES, safe_name
+from guided.core.loss_tables import LossTable, check_losses, loss_roles, objective_of
+from guided.core.run import OutputImage, Result, Step, renumber
+from guided.errors import UsageError
 from guided.tasks._generate_options import Options
-from guided.tasks._latent_sight import latent_scorer_of
-from guided.tasks._losses import objective_of
-from guided.tasks._scoring import pick_scorer
-from guided.tasks.base import Steps, Workbench
+from guided.tasks._ledger import Ledger
+from guided.tasks.base import Steps, TaskContext
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from guided.core.objective import Objective
     from guided.generators.diffusion import Diffusion
-    from guided.guidance.denoise import Denoising, Guidance
-
-_LOCAL = "local-dir:"
+    from guided.guidance.denoise import Denoising
+    from guided.guidance.guided_denoiser import Guidance
 
 
 def needs(options: Options) -> tuple[str, ...]:
@@ -33,23 +30,33 @@ def needs(options: Options) -> tuple[str, ...]:
     if not _guided(options):
         return ("denoiser",)
     student = ("latent_scorer",) if options.decode == "latent" else ()
-    return ("denoiser", "scorer", *student)
+    return ("denoiser", *loss_roles(losses_of(options)), *student)
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def losses_of(options: Options) -> list[LossTable]:
+    """The [[loss]] tables that steer: those of ``guide`` and ``guide_image``, then those given."""
+    texts = [None if text == "prompt" else text for text in options.guide]
+    parts: list[dict[str, Any]] = [{"kind": "clip", "text": text} for text in texts]
+    if options.guide_image:
+        parts.append({"kind": "image_prompt", "weights": options.guide_weight})
+    return [*(LossTable.model_validate(part) for part in parts), *options.loss]
+
+
+def run(options: Options, ctx: TaskContext) -> Steps:
     """Make the pictures, in batches; Steps carry drafts whose ``image`` is a quick preview."""
     if options.steps < 1:
         raise UsageError("steps = 0 leaves nothing but noise.", hint="Give --steps 1 or more.")
-    _check(options)
-    job = Job(options, bench, open_model(options, bench))
-    rows = [(prompt, bench.seed + i) for prompt in options.prompts for i in range(options.count)]
-    for first in range(0, len(rows), options.batch):
-        yield from job.make(rows[first : first + options.batch], first, len(rows))
+    check(options)
+    job = DiffusionJob(options, ctx, ctx.models.of(options).denoiser)
+    rows = [(prompt, ctx.seed + i) for prompt in options.prompts for i in range(options.count)]
+    yield from job.made(rows)
     return job.result()
 
 
-def _check(options: Options) -> None:
+def check(options: Options) -> None:
     """Raise for what no model is needed to refuse."""
+    if options.steps < 1:
+        raise UsageError("steps = 0 leaves nothing but noise.", hint="Give --steps 1 or more.")
     for name, value in (("cfg", options.cfg), ("guide-scale", options.guide_scale)):
         if value is not None and not math.isfinite(value):
             raise UsageError(
@@ -57,50 +64,12 @@ def _check(options: Options) -> None:
                 hint=f"Leave --{name} out to take the default.",
             )
     for text in options.guide:
-        if Path(text).suffix.lower() in PICTURES:
+        if Path(text).suffix.lower() in IMAGE_SUFFIXES:
             raise UsageError(
                 f"--guide takes words, and {text!r} is the name of a picture.",
                 hint=f"Give it as --guide-image {text}.",
             )
-
-
-def open_model(options: Options, bench: Workbench) -> Diffusion:
-    """The model that --denoiser or the kit names.
-
-    Raises:
-        CannotDo: neither names one.
-        MissingWeights: named, but not on this computer.
-    """
-    wanted = options.denoiser or bench.kit.get("denoiser", "")
-    if not wanted:
-        raise CannotDo("No denoiser is named.", hint="Give --denoiser local-dir:FOLDER.")
-    if wanted.startswith(_LOCAL):
-        folder = Path(wanted.removeprefix(_LOCAL))
-        bench.notes[wanted] = _digest(folder)
-        return _loaded(folder, bench, "")
-    from guided.zoo import find
-
-    found = find(wanted, "denoiser", online=bench.online)
-    bench.notes[wanted] = found.sha256
-    return _loaded(found.folder, bench, wanted)
-
-
-def _loaded(folder: Path, bench: Workbench, name: str) -> Diffusion:
-    """The model in a folder; one that shares its CLIP with others is read with that CLIP."""
-    from guided.generators.diffusion import load_diffusion
-    from guided.generators.diffusion_own import load_own, parts_of
-
-    parts = parts_of(folder)
-    if parts is None:
-        return load_diffusion(folder, bench.device, name=name)
-    return load_own(folder, pick_scorer(bench, parts.scorer), bench.device, name=name)
-
-
-def _digest(folder: Path) -> str:
-    from guided.zoo.manifest import digest
-
-    index = folder / "model_index.json"
-    return digest(index) if index.is_file() else ""
+    check_losses(losses_of(options))
 
 
 def _guided(options: Options) -> bool:
@@ -108,17 +77,19 @@ def _guided(options: Options) -> bool:
 
 
 @dataclass
-class Job:
+class DiffusionJob:
     """One run: the model, what steers it, and what has been made so far."""
 
     options: Options
-    bench: Workbench
+    ctx: TaskContext
     model: Diffusion
     results: list[dict[str, Any]] = field(default_factory=list)
     skipped: int = 0
     guided: int = 0
+    ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
+        self.ledger = Ledger(self.ctx, 0)
         self.cfg = self.model.cfg if self.options.cfg is None else self.options.cfg
         self.size = self._size()
         self.model.pipe.latent_shape(self.size)
@@ -132,21 +103,24 @@ class Job:
 
     def _guidance(self) -> Guidance:
         from guided.core.images import to_tensor
-        from guided.guidance.denoise import Guidance
-        from guided.guidance.denoise_views import Cutouts
+        from guided.guidance.denoise_estimates import Cutouts
+        from guided.guidance.guided_denoiser import Guidance
 
-        options, bench = self.options, self.bench
-        scorer = pick_scorer(bench, options.scorer)
-        place = bench.device.torch
-        pictures = [to_tensor(bench.open_image(file)).to(place) for file in options.guide_image]
-        side = scorer.preprocess.size[0]
+        options, ctx = self.options, self.ctx
+        objective, models = objective_of(losses_of(options)), ctx.models.of(options)
+        scorer = models.scorer if "scorer" in objective.needs else None
+        place = ctx.device.torch
+        pictures = [to_tensor(ctx.open_image(file)).to(place) for file in options.guide_image]
         chosen = options.decode or options.cutouts or options.denoiser or options.scorer
-        student = latent_scorer_of(
-            self.model, scorer.fingerprint, bench,
-            asked=options.decode == "latent", chosen=bool(chosen),
-        )  # fmt: skip
+        student = None
+        if scorer is not None:
+            asked = options.decode == "latent"
+            student = models.latent_scorer(self.model, scorer, asked=asked, chosen=bool(chosen))
+        cutouts = None
+        if options.cutouts and scorer is not None:
+            cutouts = Cutouts(options.cutouts, size=scorer.preprocess.size[0])
         return Guidance(
-            objective=self._objective(),
+            objective=objective,
             scorer=scorer,
             scale=options.guide_scale,
             unit=options.unit,
@@ -155,21 +129,26 @@ class Job:
             every=options.every,
             window=options.window,
             recurrence=options.recurrence,
-            cutouts=Cutouts(options.cutouts, size=side) if options.cutouts else None,
+            cutouts=cutouts,
             latent_scorer=student,
+            models=models.for_losses(objective),
             extras={"image_prompts": pictures} if pictures else {},
         )
 
-    def _objective(self) -> Objective:
-        from guided.core.objective import Objective
-        from guided.losses.clip import Clip
-        from guided.losses.image_prompt import ImagePrompt
-
-        options = self.options
-        parts: list[Any] = [Clip(None if t == "prompt" else t) for t in options.guide]
-        if options.guide_image:
-            parts.append(ImagePrompt(tuple(options.guide_weight)))
-        return Objective.of(*parts, objective_of(options.loss))
+    def made(self, rows: Sequence[tuple[str, int]]) -> Stream[Step[Any], None, None]:
+        """All rows in batches; those that an earlier run finished are taken from there."""
+        self.ledger = Ledger.open(self.ctx, len(rows))
+        for first in range(0, len(rows), self.options.batch):
+            part = rows[first : first + self.options.batch]
+            names = [str(first + i) for i in range(len(part))]
+            entries = self.ledger.finished(names)
+            if entries is None:
+                yield from self.make(part, first, len(rows))
+                continue
+            self.results += entries
+            figures = self.ledger.further(names[0])
+            self.skipped += int(figures.get("skipped", 0))
+            self.guided += int(figures.get("guided", 0))
 
     def make(
         self, rows: Sequence[tuple[str, int]], done: int, total: int
@@ -179,17 +158,26 @@ class Job:
 
         loop = self._loop(rows)
         batches, batch = -(-total // self.options.batch), done // self.options.batch
-        latents = yield from _counted(loop, batch, batches)
+        latents = yield from renumber(loop.steps(), batch, batches)
         self.skipped, self.guided = self.skipped + loop.skipped, self.guided + loop.guided
         pictures = to_images(self._decoded(latents, rows))
+        entries: list[dict[str, Any]] = []
         for image, (prompt, seed) in zip(pictures, rows, strict=True):
-            number = len(self.results)
+            number = done + len(entries)
             name = f"{number:04d}-{safe_name(prompt)}-s{seed}.png"
             note = {"prompt": prompt, "seed": seed}
             parents = tuple(str(file) for file in self.options.guide_image)
-            self.results.append(
-                {"prompt": prompt, "image": Picture(name, image, parents, note), "seed": seed}
-            )
+            picture = OutputImage(name, image, parents, note)
+            entries.append({"prompt": prompt, "image": picture, "seed": seed})
+            entries[-1] |= self._beside(len(entries) - 1)
+        figures = {"skipped": loop.skipped, "guided": loop.guided}
+        names = [str(done + i) for i in range(len(rows))]
+        further = [figures, *({} for _ in rows[1:])]
+        self.results += self.ledger.add(names, entries, further=further)
+
+    def _beside(self, row: int) -> dict[str, Any]:
+        """What the answer says besides of a row of the present batch."""
+        return {}
 
     def _loop(self, rows: Sequence[tuple[str, int]]) -> Denoising:
         from guided.core.seeds import Seeds
@@ -201,7 +189,7 @@ class Job:
         guidance = replace(self.guidance, prompts=tuple(prompts)) if self.guidance else None
         return Denoising(
             self.model.bound(prompts, apart, cfg=self.cfg, size=self.size),
-            self.model.scheduler(options.scheduler),
+            self.model.scheduler(options.scheduler, self.size),
             self.model.start(seeds, size=self.size)["noise"],
             seeds,
             options.steps,
@@ -211,21 +199,9 @@ class Job:
         )
 
     def _decoded(self, latents: Tensor, rows: Sequence[tuple[str, int]]) -> Tensor:
-        import torch
-
-        with torch.no_grad():
-            images = self.model.render({"x0": latents}).float()
-        fine = torch.isfinite(images).flatten(1).all(1)
-        if not bool(fine.all()):
-            prompt, seed = rows[int((~fine).int().argmax())]
-            options = self.options
-            raise CannotDo(
-                f"The picture of {prompt!r} with seed {seed} is not finite at cfg {self.cfg:g} "
-                f"and guide-scale {options.guide_scale:g}.",
-                hint="Lower --cfg and --guide-scale; if that does not help, the weights are "
-                "damaged: get them again.",
-            )
-        return images
+        names = [f"The picture of {prompt!r} with seed {seed}" for prompt, seed in rows]
+        at = f" at cfg {self.cfg:g} and guide-scale {self.options.guide_scale:g}"
+        return self.model.decode(latents, names, at)
 
     def result(self) -> Result:
         """The answer; it says where guidance was not finite."""
@@ -236,16 +212,3 @@ class Job:
                 "guided steps."
             ]
         return Result(answer, scores={"guided": float(self.guided), "skipped": float(self.skipped)})
-
-
-def _counted(loop: Denoising, batch: int, batches: int) -> Stream[Step[Any], None, Tensor]:
-    moves: Iterator[Step[Any]] = loop.steps()
-    while True:
-        try:
-            step = next(moves)
-        except StopIteration as end:
-            latents: Tensor = end.value
-            return latents
-        total = step.total or 0
-        at = batch * total + step.index
-        yield Step(at, total * batches, step.label, step.losses, step.draft)

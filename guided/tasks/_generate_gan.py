@@ -9,17 +9,17 @@ import io
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from guided.core.files import safe_name
-from guided.core.run import Picture, Result, Step
-from guided.errors import MissingWeights, UsageError
-from guided.tasks._gan_words import how_sure, pieces_of, unknown_words, warning
+from guided.core.loss_tables import LossTable, check_losses, loss_roles, objective_of
+from guided.core.run import LazyImages, OutputImage, Result, Step, renumber
+from guided.errors import UsageError
+from guided.tasks._gan_vocabulary import how_sure, pieces_of, unknown_words, warning
 from guided.tasks._generate_options import Options
-from guided.tasks._losses import objective_of
-from guided.tasks._scoring import pick_scorer
-from guided.tasks.base import Steps, Workbench
+from guided.tasks._ledger import Ledger
+from guided.tasks.base import Steps, TaskContext
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,35 +36,42 @@ STATIONS = 16
 
 def needs(options: Options) -> tuple[str, ...]:
     """The roles this method loads a model for."""
-    return ("scorer",) if Path(options.gan).suffix else ("text_gan", "scorer")
+    return ("text_gan", "scorer", *(loss_roles(losses_of(options)) if options.search else ()))
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def losses_of(options: Options) -> list[LossTable]:
+    """The [[loss]] tables that a search follows: those given, else its usual ones."""
+    if options.loss:
+        return options.loss
+    near = {"kind": "latent_l2", "form": "mean", "weight": 0.05}
+    return [LossTable(kind="clip"), LossTable.model_validate(near)]
+
+
+def run(options: Options, ctx: TaskContext) -> Steps:
     """Make the pictures in batches; a search yields its Steps, whose drafts have the pictures.
 
     Raises:
-        UsageError: a size that is not the GAN's.
+        UsageError: a size that is not the GAN's, or losses that a search cannot follow.
         CannotDo: a CLIP that is not the one the GAN was trained with.
         MissingWeights: the GAN is not on this computer.
     """
-    job = open_job(options, bench)
-    rows = [(prompt, bench.seed + i) for prompt in options.prompts for i in range(options.count)]
-    for first in range(0, len(rows), options.batch):
-        yield from job.make(rows[first : first + options.batch], first, len(rows))
+    if options.search:
+        check_losses(losses_of(options))
+    elif options.loss:
+        raise UsageError("A [[loss]] is for a search.", hint="Give --search STEPS, or leave out.")
+    job = open_job(options, ctx)
+    rows = [(prompt, ctx.seed + i) for prompt in options.prompts for i in range(options.count)]
+    yield from job.made(rows)
     return job.result()
 
 
-def open_job(options: Options, bench: Workbench) -> Job:
+def open_job(options: Options, ctx: TaskContext) -> GanJob:
     """The GAN of --gan or of the kit, with the CLIP it listens to."""
-    from guided.core.device import Device
-    from guided.generators.text_gan import load_text_gan, read_config
+    from guided.generators.text_gan import read_config
 
-    path = _file(options, bench)
-    config: dict[str, Any] = dict(read_config(path))
-    own = str(config.get("scorer", ""))
-    scorer = pick_scorer(bench, options.scorer or own)
-    device = Device.pick(bench.device.name, options.precision)
-    gan = load_text_gan(path, scorer, device, truncation=options.truncation)
+    models = ctx.models.of(options)
+    gan, scorer = models.text_gan(options.precision, truncation=options.truncation)
+    config: dict[str, Any] = dict(read_config(models.need("text_gan")))
     if options.size and set(options.size) != {gan.size}:
         raise UsageError(
             f"The GAN {gan.name!r} makes pictures of {gan.size} x {gan.size} pixels, not of "
@@ -72,40 +79,49 @@ def open_job(options: Options, bench: Workbench) -> Job:
             hint="Leave --size out, or train one: settings.size in "
             "recipes/train/text_gan_paired.toml and in the two that start from there.",
         )
-    return Job(options, bench, gan, scorer, frozenset(config.get("words", ())))
-
-
-def _file(options: Options, bench: Workbench) -> Path:
-    from guided.zoo import find
-    from guided.zoo.manifest import digest
-
-    wanted = options.gan or bench.kit.get("text_gan", "")
-    if not wanted:
-        raise UsageError("No text GAN is named.", hint="Give --gan FILE, or --kit portraits.")
-    path = Path(wanted).expanduser()
-    if path.suffix == ".safetensors":
-        if not path.is_file():
-            raise MissingWeights(f"There is no text GAN file {path}.", hint="Check the path.")
-        bench.notes[path.name] = digest(path)
-        return path
-    found = find(wanted, "text_gan", online=bench.online)
-    bench.notes[wanted] = found.sha256
-    return found.path
+    return GanJob(options, ctx, gan, scorer, frozenset(config.get("words", ())))
 
 
 @dataclass
-class Job:
+class GanJob:
     """One run: the GAN, the words it knows, and what has been made so far."""
 
     options: Options
-    bench: Workbench
+    ctx: TaskContext
     gan: TextGan
     scorer: ClipScorer
     known: frozenset[str]
     results: list[dict[str, Any]] = field(default_factory=list)
-    images: list[Image.Image] = field(default_factory=list)
     latents: list[Latent] = field(default_factory=list)
     seen: dict[str, list[Tensor]] = field(default_factory=dict)
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.ctx, 0)
+        prompts = dict.fromkeys(self.options.prompts)
+        self.unknown = {prompt: unknown_words(prompt, self.known) for prompt in prompts}
+
+    def made(self, rows: Sequence[tuple[str, int]]) -> Stream[Step[Any], None, None]:
+        """All rows in batches; those that an earlier run finished are taken from there.
+
+        An animation leads through latents, which are not kept: its first batches are made again.
+        """
+        import torch
+
+        self.ledger = Ledger.open(self.ctx, len(rows))
+        for first in range(0, len(rows), self.options.batch):
+            part = rows[first : first + self.options.batch]
+            names = [str(first + i) for i in range(len(part))]
+            again = bool(self.options.gif) and first < STATIONS
+            entries = None if again else self.ledger.finished(names)
+            if entries is None:
+                yield from self.make(part, first, len(rows))
+                continue
+            self.results += entries
+            for name, (prompt, _) in zip(names, part, strict=True):
+                if self.unknown[prompt]:
+                    seen = torch.tensor(self.ledger.further(name)["seen"])
+                    self.seen.setdefault(prompt, []).append(seen.to(self.ctx.device.torch))
 
     def make(
         self, rows: Sequence[tuple[str, int]], done: int, total: int
@@ -125,16 +141,33 @@ class Job:
         with torch.no_grad():
             images = self.gan.render(latent)
             seen = self.scorer.embed_images(images)
-            own = self.gan.told(latent, prompts)["text"]
+            own = self.gan.condition(latent, prompts)["text"]
         cosines = (seen * own).sum(1).tolist()
+        entries: list[dict[str, Any]] = []
+        further: list[dict[str, Any]] = []
         for place, (image, (prompt, seed)) in enumerate(zip(to_images(images), rows, strict=True)):
             used = pick.seeds[place]
-            self._keep(image, prompt, seed, used, cosines[place])
-            self.seen.setdefault(prompt, []).append(seen[place])
-            self.latents.append({name: leaf[place : place + 1] for name, leaf in latent.items()})
+            entries.append(self._entry(done + place, image, prompt, seed, used, cosines[place]))
+            further.append({})
+            if self.unknown[prompt]:
+                self.seen.setdefault(prompt, []).append(seen[place])
+                further[-1] = {"seen": seen[place].tolist()}
+            if self.options.gif and done + place < STATIONS:
+                one = {name: leaf[place : place + 1] for name, leaf in latent.items()}
+                self.latents.append(one)
+        names = [str(done + i) for i in range(len(rows))]
+        self.results += self.ledger.add(names, entries, further=further)
         if not self.options.search:
             mean = sum(cosines) / len(cosines)
             yield Step(done + len(rows), total, "generate", {"cosine": mean}, images)
+
+    @cached_property
+    def _objective(self) -> tuple[Objective, dict[str, Any]]:
+        """What a search follows, and the models that its losses need."""
+        objective = objective_of(losses_of(self.options))
+        models = self.ctx.models.of(self.options)
+        models = models.choosing({**models.chosen, "scorer": self.scorer.name})
+        return objective, models.for_losses(objective)
 
     def _searched(
         self, start: Latent, prompts: Sequence[str], done: int, total: int
@@ -142,37 +175,24 @@ class Job:
         from guided.guidance.gan_search import GanSearch
 
         options = self.options
+        objective, models = self._objective
         search = GanSearch(
-            generator=self.gan, scorer=self.scorer, objective=self._objective(),
+            generator=self.gan, scorer=self.scorer, objective=objective,
             leaves=options.search_leaves, steps=options.search, rate=options.search_rate,
+            models=models,
         )  # fmt: skip
-        moves = search.run(start, prompts)
         batch, batches = done // options.batch, -(-total // options.batch)
-        while True:
-            try:
-                step = next(moves)
-            except StopIteration as end:
-                found: Latent = end.value
-                return found
-            at = batch * options.search + step.index
-            yield Step(at, batches * options.search, step.label, step.losses, step.draft)
+        return (yield from renumber(search.run(start, prompts), batch, batches))
 
-    def _objective(self) -> Objective:
-        from guided.losses.clip import Clip
-        from guided.losses.latent_l2 import LatentL2
-
-        if self.options.loss:
-            return objective_of(self.options.loss)
-        return Clip() + 0.05 * LatentL2(form="mean")
-
-    def _keep(self, image: Image.Image, prompt: str, seed: int, used: int, cosine: float) -> None:
-        name = f"{len(self.results):04d}-{safe_name(prompt)}-s{seed}.png"
+    def _entry(
+        self, number: int, image: Image.Image, prompt: str, seed: int, used: int, cosine: float
+    ) -> dict[str, Any]:
+        name = f"{number:04d}-{safe_name(prompt)}-s{seed}.png"
         note: dict[str, Any] = {"prompt": prompt, "seed": seed, "method": "gan"}
         entry: dict[str, Any] = {"prompt": prompt, "seed": seed, "clip": round(cosine, 4)}
         if used != seed:
             entry["drawn_from"] = note["drawn_from"] = used
-        self.results.append({**entry, "image": Picture(name, image, (), note)})
-        self.images.append(image)
+        return {**entry, "image": OutputImage(name, image, (), note)}
 
     def result(self) -> Result:
         """The answer, with a warning for each prompt that has unknown words."""
@@ -181,10 +201,11 @@ class Job:
         answer: dict[str, Any] = {"results": self.results}
         files: dict[str, str | bytes] = {}
         if self.options.sheet:
-            answer["sheet"] = Picture("sheet.png", grid(self.images, self.options.count))
+            images = LazyImages(len(self.results), lambda i: self.results[i]["image"].image)
+            answer["sheet"] = OutputImage("sheet.png", grid(images, self.options.count))
         if self.options.gif and len(self.latents) > 1:
             files["way.gif"] = self._animation()
-            folder = self.bench.folder
+            folder = self.ctx.folder
             answer["animation"] = str(folder / "way.gif") if folder is not None else "way.gif"
         warnings = self._warnings()
         if warnings:
@@ -199,7 +220,7 @@ class Job:
         from guided.core.images import to_images
         from guided.generators.text_gan import between
 
-        stations, frames = self.latents[:STATIONS], self.options.gif
+        stations, frames = self.latents, self.options.gif
         drawn: list[Image.Image] = []
         parts = [i / frames for i in range(frames)]
         for first, second in zip(stations, [*stations[1:], stations[0]], strict=True):
@@ -214,8 +235,7 @@ class Job:
         import torch
 
         found = []
-        for prompt in dict.fromkeys(self.options.prompts):
-            unknown = unknown_words(prompt, self.known)
+        for prompt, unknown in self.unknown.items():
             if unknown:
                 sure = how_sure(self.scorer, torch.stack(self.seen[prompt]), prompt, unknown)
                 pieces = [pieces_of(self.scorer, word) for word in unknown]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from guided.core.loss_tables import LossTable
 from guided.tasks._generate_gan_options import GanKeys
 from guided.tasks._generate_unclip_options import UnclipKeys
-from guided.tasks._losses import LossTable
 from guided.tasks.base import TaskOptions, argument, option, recipe_only
 
 
@@ -20,6 +20,11 @@ class Shared(TaskOptions):
     batch: int = option("pictures that are made together", 8, ge=1, le=256)
     size: list[int] = option("height and width in pixels, or both at once", [], max_length=2)
     scorer: str = option("the guiding CLIP", "")
+    identity: str | None = option("a face network's name or file, for the loss identity", None)
+    perceptual: str | None = option(
+        "a CLIP whose trunk compares images, or an LPIPS trunk's file, for the loss perceptual",
+        None,
+    )
 
 
 class DiffusionKeys(TaskOptions):

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from guided.core.text import encodable
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -61,7 +63,7 @@ class Section:
 
 def text(value: object) -> str:
     """Any value as HTML text: nothing in it can be markup."""
-    return html.escape(str(value), quote=True)
+    return html.escape(encodable(str(value)), quote=True)
 
 
 def paragraph(words: str, kind: str = "") -> str:

@@ -12,41 +12,46 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guided.core.files import pictures_in
-from guided.core.run import Picture, Result, Step
+from guided.core.listing import images_in
+from guided.core.run import LazyImages, OutputImage, Result, Step, renumber
+from guided.core.text import absolute
 from guided.errors import ImageError, UsageError
-from guided.tasks._caption_options import Options
-from guided.tasks.base import Steps, Workbench
+from guided.tasks._caption_options import CaptionOptions, Options
+from guided.tasks._ledger import note_rows
+from guided.tasks.base import Steps, TaskContext
+
+__all__ = ["Options", "needs", "run"]
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from guided.core.journal import Journal
     from guided.guidance.zerocap_sentences import Sentence
-    from guided.language.journal import Journal
     from guided.tasks._caption_kit import CaptionKit
 
 
-def needs(options: Options) -> tuple[str, ...]:
+def needs(options: CaptionOptions) -> tuple[str, ...]:
     """The kit's roles this verb loads."""
     return ("scorer", "language")
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def run(options: CaptionOptions, ctx: TaskContext) -> Steps:
     """Caption every picture, a batch of files at a time, yielding a Step a word."""
     from guided.tasks._caption_kit import CaptionKit
 
-    files = listed(options.images, bench)
-    kit = CaptionKit.open(options, bench)
+    files = listed(options.images, ctx)
+    kit = CaptionKit.open(options, ctx)
     journal = _journal(kit)
     size = options.batch
     batches = [files[start : start + size] for start in range(0, len(files), size)]
     rows: list[dict[str, Any]] = []
     for number, batch in enumerate(batches):
         rows += yield from _batch(kit, batch, journal, number, len(batches))
+        note_rows(ctx, len(rows), len(files))
     return _result(kit, rows)
 
 
-def listed(images: Sequence[Path], bench: Workbench) -> list[Path]:
+def listed(images: Sequence[Path], ctx: TaskContext) -> list[Path]:
     """The files asked for, folders searched, each once, with absolute paths.
 
     Raises:
@@ -54,12 +59,12 @@ def listed(images: Sequence[Path], bench: Workbench) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for given in images:
-        if str(given) in bench.given:
+        if str(given) in ctx.given:
             found[given] = None
             continue
-        path = given.expanduser().absolute()
+        path = absolute(given)
         if path.is_dir():
-            found.update(dict.fromkeys(pictures_in(path)))
+            found.update(dict.fromkeys(images_in(path)))
         elif path.exists():
             found[path] = None
         else:
@@ -72,13 +77,17 @@ def listed(images: Sequence[Path], bench: Workbench) -> list[Path]:
 
 def _journal(kit: CaptionKit) -> Journal | None:
     """The record of finished files, where the run has a folder."""
-    if kit.bench.folder is None:
+    if kit.ctx.folder is None:
         return None
-    from guided.language.journal import Journal
+    from guided.core.journal import Journal
+    from guided.language.caption_files import LINES
 
     settings = kit.options.model_dump(mode="json", exclude={"images", "sheet", "relevance"})
     models = {"scorer": kit.scorer.fingerprint, "language": kit.speaker.language.fingerprint}
-    return Journal(kit.bench.folder, {**settings, **models, "device": kit.bench.device.name})
+    settings |= {**models, "device": kit.ctx.device.name}
+    journal = Journal(kit.ctx.folder, settings, lines=LINES, afresh=kit.ctx.force)
+    kit.ctx.own.add(LINES)
+    return journal
 
 
 def _batch(
@@ -96,8 +105,8 @@ def _batch(
         return [journal.done[row["file"]] for row in rows]
     if opened:
         targets = torch.stack([kit.target(image) for image in opened.values()])
-        steps = kit.narrator.write(targets, kit.manner, kit.objective)
-        several = yield from _placed(steps, number, count, kit.manner.length)
+        steps = kit.decoder.write(targets, kit.config, kit.captioner, kit.objective)
+        several = yield from renumber(steps, number, count)
         told = dict(zip(opened, several, strict=True))
         for row in rows:
             if row["file"] in told:
@@ -115,24 +124,11 @@ def _opened(
     rows: list[dict[str, Any]] = []
     for file in files:
         try:
-            image = opened[str(file)] = kit.bench.open_image(file)
+            image = opened[str(file)] = kit.ctx.open_image(file)
             rows.append({"file": str(file), "content": _content(image)})
         except ImageError as error:
             rows.append({"file": str(file), "error": str(error)})
     return opened, rows
-
-
-def _placed(
-    steps: Generator[Step[Any], None, Any], number: int, count: int, length: int
-) -> Generator[Step[Any], None, Any]:
-    """The Steps of one batch, counted among those of all batches."""
-    while True:
-        try:
-            step = next(steps)
-        except StopIteration as end:
-            return end.value
-        index = number * length + step.index
-        yield Step(index, count * length, step.label, step.losses, step.draft)
 
 
 def _content(image: Image.Image) -> str:
@@ -156,30 +152,32 @@ def _caption(sentence: Sentence) -> dict[str, Any]:
 
 def _result(kit: CaptionKit, rows: list[dict[str, Any]]) -> Result:
     """The answer, the files of a saved run, and the pictures asked for."""
-    from guided.language.journal import LINES, TABLE, as_lines, as_table
+    from guided.core.journal import as_lines
+    from guided.language.caption_files import LINES, TABLE, as_table
 
     good = [row for row in rows if "captions" in row]
     bad = [{"file": row["file"], "error": row["error"]} for row in rows if "error" in row]
     results = [{"file": row["file"], "captions": row["captions"]} for row in good]
     answer: dict[str, Any] = {"results": results, "errors": bad} if bad else {"results": results}
     files: dict[str, str | bytes] = {}
-    if kit.bench.folder is not None:
+    if kit.ctx.folder is not None:
         files = {LINES: as_lines(rows), TABLE: as_table(rows)}
     best = [row["captions"][0] for row in good]
     names = ("clip", "language", "total") if best else ()
     scores = {name: sum(caption[name] for caption in best) / len(best) for name in names}
-    return Result(answer, list(_pictures(kit, good)), files, scores)
+    pictures = [kit.ctx.saved(picture) for picture in _pictures(kit, good)]
+    return Result(answer, pictures, files, scores)
 
 
-def _pictures(kit: CaptionKit, rows: Sequence[dict[str, Any]]) -> Iterator[Picture]:
+def _pictures(kit: CaptionKit, rows: Sequence[dict[str, Any]]) -> Iterator[OutputImage]:
     """The contact sheet and the relevance pictures, if asked for."""
-    from guided.language.pictures import caption_sheet
+    from guided.language.caption_sheets import caption_sheet
 
     if kit.options.sheet and rows:
-        images = [kit.bench.open_image(row["file"]) for row in rows]
+        images = LazyImages(len(rows), lambda i: kit.ctx.open_image(rows[i]["file"]))
         texts = [row["captions"][0]["text"] for row in rows]
-        parents = tuple(row["file"] for row in rows if row["file"] not in kit.bench.given)
-        yield Picture("sheet.png", caption_sheet(images, texts), parents)
+        parents = tuple(row["file"] for row in rows if row["file"] not in kit.ctx.given)
+        yield OutputImage("sheet.png", caption_sheet(images, texts), parents)
     if kit.options.relevance:
         for number, row in enumerate(rows):
             text = row["captions"][0]["text"]
@@ -187,16 +185,16 @@ def _pictures(kit: CaptionKit, rows: Sequence[dict[str, Any]]) -> Iterator[Pictu
                 yield _relevance(kit, number, row["file"], text)
 
 
-def _relevance(kit: CaptionKit, number: int, file: str, text: str) -> Picture:
+def _relevance(kit: CaptionKit, number: int, file: str, text: str) -> OutputImage:
     """The picture once for each word of its best caption, bright where the word comes from."""
     from guided.core.files import safe_name
     from guided.core.images import to_tensor
     from guided.guidance.zerocap_relevance import relevance
-    from guided.language.pictures import relevance_strip
+    from guided.language.caption_sheets import relevance_strip
 
-    image = kit.bench.open_image(file)
-    found = relevance(kit.scorer, to_tensor(image).to(kit.bench.device.torch), text)
+    image = kit.ctx.open_image(file)
+    found = relevance(kit.scorer, to_tensor(image).to(kit.ctx.device.torch), text)
     strip = relevance_strip(image, [(word.word, word.gain, word.map.tolist()) for word in found])
     name = f"relevance/{number:04}-{safe_name(Path(file).stem)}.png"
-    parents = () if file in kit.bench.given else (file,)
-    return Picture(name, strip, parents, {"text": text})
+    parents = () if file in kit.ctx.given else (file,)
+    return OutputImage(name, strip, parents, {"text": text})

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from guided.core.run import Result, Step
 from guided.errors import UsageError
-from guided.tasks._scoring import CACHE, SCORER_HELP, Precision, answer, embedded, pick_scorer
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option, recipe_only
+from guided.tasks._scoring import CACHE, SCORER_HELP, Precision, answer, embedded
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option, recipe_only
 
 
 class Options(TaskOptions):
@@ -45,7 +45,7 @@ def prompts(options: Options) -> dict[str, list[str]]:
     return prompts_of(options.label, [*options.template, *named])
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def run(options: Options, ctx: TaskContext) -> Steps:
     """The likeliest label of each picture and the probability of all.
 
     Probabilities are the softmax of the scorer's scaled cosines: they compare the labels given,
@@ -56,13 +56,13 @@ def run(options: Options, bench: Workbench) -> Steps:
     from guided.scorers.zero_shot import cached_classifier
 
     classes = prompts(options)
-    scorer = pick_scorer(bench, options.scorer, options.precision)
+    scorer = ctx.models.of(options).scorer_in(options.precision)
     folder = Path(options.cache) if options.cache else None
     classifier = cached_classifier(scorer, classes, folder)
     labels = list(classes)
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
-    for files, vectors, seen in embedded(scorer, options.images, bench, errors):
+    for files, vectors, seen in embedded(scorer, options.images, ctx, errors):
         odds = torch.softmax(scorer.scale * vectors @ classifier.T, dim=1).cpu()
         for file, row in zip(files, odds, strict=True):
             scores = dict(zip(labels, row.tolist(), strict=True))

@@ -15,9 +15,9 @@ import guided.tasks
 from guided.core.run import Result
 from guided.errors import UsageError, nearest
 from guided.tasks._generate_options import Options
-from guided.tasks.base import Steps, Workbench
+from guided.tasks.base import Steps, TaskContext
 
-__all__ = ["Options", "methods", "needs", "run"]
+__all__ = ["Options", "check", "methods", "needs", "run"]
 
 _PREFIX = "_generate_"
 
@@ -30,7 +30,7 @@ def methods() -> list[str]:
 
 
 def _method(options: Options) -> Any:
-    """The method's module: ``needs(options)`` and ``run(options, bench)``.
+    """The method's module: ``needs(options)`` and ``run(options, ctx)``.
 
     Raises:
         UsageError: there is no such method.
@@ -50,10 +50,18 @@ def needs(options: Options) -> tuple[str, ...]:
     return roles
 
 
-def run(options: Options, bench: Workbench) -> Steps:
-    """Make the pictures by the chosen method."""
+def check(options: Options, ctx: TaskContext) -> None:
+    """Refuse an empty prompt, and what the chosen method cannot do."""
     method = _method(options)
     if any(not prompt.strip() for prompt in options.prompts):
         raise UsageError("A prompt is empty.", hint="Say what the picture should show.")
-    result: Result = yield from method.run(options, bench)
+    if hasattr(method, "check"):
+        method.check(options)
+
+
+def run(options: Options, ctx: TaskContext) -> Steps:
+    """Make the pictures by the chosen method."""
+    method = _method(options)
+    check(options, ctx)
+    result: Result = yield from method.run(options, ctx)
     return result

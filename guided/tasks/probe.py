@@ -1,23 +1,27 @@
 """Train a linear classifier on a scorer's frozen features, and say how good they are.
 
-The pictures are in a folder with a subfolder for each class, or named in a CSV with the columns
-``file`` and ``label`` (and ``split``: train or test).  Subfolders ``train`` and ``test`` with the
-classes inside are taken as they are; otherwise a fifth of each class is held out as the test.
+The pictures are in a folder with a subfolder for each class, or named in a table (CSV, TSV, JSON
+lines or JSON) with the columns ``file`` and ``label`` (and ``split``: train or test).  Subfolders
+``train`` and ``test`` with the classes inside are taken as they are; otherwise a fifth of each
+class is held out as the test.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guided.core.image_names import ImageNames
+from guided.core.listing import few, list_folder
 from guided.core.run import Result, Step
+from guided.core.tables import ENCODING_HELP, TABLE_ENDINGS, read_table
+from guided.core.text import json_text, there
 from guided.errors import UsageError
-from guided.tasks._scoring import SCORER_HELP, Precision, embedded, pick_scorer
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option, recipe_only
+from guided.tasks._scoring import SCORER_HELP, Precision, embedded
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option, recipe_only
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +35,8 @@ Labelled = list[tuple[str, str, str]]
 class Options(TaskOptions):
     """The recipe keys of ``probe``."""
 
-    folder: str = argument("a folder with a subfolder a class, or a CSV with file and label")
+    folder: str = argument("a folder with a subfolder a class, or a table with file and label")
+    encoding: str = option(ENCODING_HELP, "")
     scorer: str = option(SCORER_HELP, "")
     precision: Precision = option("bf16 is quicker and exact to about 1e-3", "fp32")
     l2: float | None = option("the L2 strength; by default it is searched for", None, gt=0)
@@ -40,7 +45,7 @@ class Options(TaskOptions):
     held_out: float = recipe_only("share of each class in the test", 0.2, gt=0, lt=1)
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def run(options: Options, ctx: TaskContext) -> Steps:
     """Test accuracy with its interval, the strength and its sweep, and the few-shot curve.
 
     The classifier is saved as ``probe.safetensors`` with its labels in ``probe.json``.
@@ -53,18 +58,18 @@ def run(options: Options, bench: Workbench) -> Steps:
     from guided.judging.retrieval import rate
     from guided.training.linear_probe import fit_probe, search_strength, shot_curve, split
 
-    listed = read_labelled(Path(options.folder))
-    scorer = pick_scorer(bench, options.scorer, options.precision)
+    listed, faults = read_labelled(Path(options.folder), options.encoding)
+    scorer = ctx.models.of(options).scorer_in(options.precision)
     errors: list[dict[str, str]] = []
     files, parts = [], []
-    for names, vectors, seen in embedded(scorer, [f for f, _, _ in listed], bench, errors):
+    for names, vectors, seen in embedded(scorer, [f for f, _, _ in listed], ctx, errors):
         files.extend(names)
         parts.append(vectors.cpu())
         yield Step(seen, len(listed), "embed")
     rows = {file: (label, part) for file, label, part in listed}
-    labels = check_classes([rows[file][0] for file in files])
+    labels = check_classes([rows[file][0] for file in files], errors)
     truth = torch.tensor([labels.index(rows[file][0]) for file in files])
-    features, dice = torch.cat(parts), torch.Generator().manual_seed(bench.seed)
+    features, dice = torch.cat(parts), torch.Generator().manual_seed(ctx.seed)
     train, test = _divide([rows[file][1] for file in files], truth, options.held_out, dice)
     x, y, tx, ty = features[train], truth[train], features[test], truth[test]
     trials: list[Trial] = []
@@ -80,7 +85,7 @@ def run(options: Options, bench: Workbench) -> Steps:
     curve = []
     for point in shot_curve(
         (x, y), (tx, ty), len(labels), strength,
-        shots=options.shots, draws=options.draws, seed=bench.seed,
+        shots=options.shots, draws=options.draws, seed=ctx.seed,
     ):  # fmt: skip
         curve.append(asdict(point))
         yield Step(len(listed), len(listed), f"{point.shots} shots", {"accuracy": point.accuracy})
@@ -96,20 +101,22 @@ def run(options: Options, bench: Workbench) -> Steps:
         "sweep": [asdict(trial) for trial in trials],
         "curve": curve,
     }
-    if errors:
-        answer["errors"] = errors
+    unused = [f"{len(faults)} rows are not used: {few(faults)}"] if faults else []
+    answer |= {k: told for k, told in (("errors", errors), ("warnings", unused)) if told}
     saved = _files(probe, labels, scorer.name, scorer.fingerprint)
     return Result(answer, files=saved, scores={"accuracy": found.value})
 
 
-def read_labelled(place: Path) -> Labelled:
-    """The pictures of a folder or a CSV with their labels, as absolute paths.
+def read_labelled(place: Path, encoding: str = "") -> tuple[Labelled, list[str]]:
+    """The pictures of a folder or a table with their labels, as absolute paths, and sentences
+    about rows that are not used.
 
     Raises:
-        UsageError: neither a folder nor a CSV, or one without pictures in classes.
+        UsageError: neither a folder nor a table, or one without pictures in classes.
     """
-    if place.suffix.lower() == ".csv":
-        listed = _from_csv(place)
+    faults: list[str] = []
+    if place.suffix.lower() in TABLE_ENDINGS and not place.is_dir():
+        listed, faults = _from_table(place, encoding)
     else:
         whole = [(place / "train", "train"), (place / "test", "test")]
         divided = all(folder.is_dir() for folder, _ in whole)
@@ -123,11 +130,11 @@ def read_labelled(place: Path) -> Labelled:
     twice = {file for file, _, _ in listed}
     if len(twice) < len(listed):
         raise UsageError(f"{place} names a file more than once.", hint="Name each file once.")
-    return listed
+    return listed, faults
 
 
 def _from_folder(folder: Path, part: str) -> Labelled:
-    from guided.index.scan import pictures
+    from guided.retrieval.scan import pictures
 
     root = folder.resolve()
     return [
@@ -137,39 +144,53 @@ def _from_folder(folder: Path, part: str) -> Labelled:
     ]
 
 
-def _from_csv(path: Path) -> Labelled:
+def _from_table(path: Path, encoding: str) -> tuple[Labelled, list[str]]:
+    """The rows of a table with a label, and what is wrong with others; the same picture once."""
+    folder = path.resolve().parent
+    table = read_table(path.resolve(), encoding, folder)
     found: Labelled = []
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            for number, row in enumerate(csv.DictReader(stream), start=1):
-                if not row.get("file") or not row.get("label"):
-                    raise UsageError(
-                        f"Row {number} of {path} lacks a file or a label.",
-                        hint="The first line names the columns: file,label or file,label,split.",
-                    )
-                part = (row.get("split") or "").strip()
-                if part not in ("", "train", "test"):
-                    raise UsageError(
-                        f"Row {number} of {path} has the split {part!r}.", hint="train or test."
-                    )
-                file = (path.resolve().parent / row["file"]).absolute()
-                found.append((str(file), row["label"], part))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"The list {path} cannot be read: {error}.") from error
-    return found
+    faults = list(table.faults)
+    names: ImageNames | None = None
+    for row in table.rows:
+        values = {key.lower(): value for key, value in row.values.items()}
+        label = values.get("label")
+        part = str(values.get("split") or "").strip()
+        file = os.path.normpath(folder / row.name)
+        if not there(Path(file)):
+            names = names or ImageNames(list_folder(folder).images)
+            file = names.find(folder, row.name) or file
+        if label is None or not str(label).strip():
+            faults.append(f"{row.where}: it has no label")
+        elif part not in ("", "train", "test"):
+            faults.append(f"{row.where}: it has the split {part!r}, not train or test")
+        else:
+            found.append((file, str(label).strip(), part))
+    if not found:
+        told = f": {few(faults)}" if faults else ""
+        raise UsageError(
+            f"There are no pictures in classes in {path}{told}.",
+            hint="The first line names the columns: file,label or file,label,split.",
+        )
+    return found, faults
 
 
-def check_classes(labels: Sequence[str]) -> list[str]:
-    """The classes in order of name.
+def check_classes(labels: Sequence[str], errors: Sequence[Mapping[str, str]] = ()) -> list[str]:
+    """The classes in order of name; ``errors`` are pictures that could not be read.
 
     Raises:
         UsageError: fewer than two, or one with a single picture.
     """
+    if not labels and errors:
+        reasons = few(each["error"].partition(". ")[0] for each in errors)
+        raise UsageError(
+            f"None of the {len(errors)} pictures can be read: {reasons}.",
+            hint="Check the paths; in a table they are relative to its folder.",
+        )
     classes = sorted(set(labels))
     if len(classes) < 2:
         raise UsageError(
             f"A classifier needs two classes; found: {', '.join(classes) or 'none'}.",
-            hint="Make a subfolder for each class.",
+            hint="Make a subfolder for each class, or give the column label of a table two values.",
         )
     lonely = [label for label in classes if labels.count(label) < 3]
     if lonely:
@@ -205,5 +226,5 @@ def _files(probe: Probe, labels: list[str], name: str, fingerprint: str) -> dict
     about = {"labels": labels, "scorer": name, "fingerprint": fingerprint, "l2": probe.l2}
     return {
         "probe.safetensors": save({key: value.contiguous() for key, value in tensors.items()}),
-        "probe.json": json.dumps(about, ensure_ascii=False, indent=1) + "\n",
+        "probe.json": json_text(about, indent=1, allow_nan=True) + "\n",
     }

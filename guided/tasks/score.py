@@ -6,8 +6,8 @@ from typing import Any
 
 from guided.core.run import Result, Step
 from guided.errors import UsageError
-from guided.tasks._scoring import SCORER_HELP, Precision, answer, embedded, pick_scorer
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option
+from guided.tasks._scoring import SCORER_HELP, Precision, answer, embedded
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
 
 
 class Options(TaskOptions):
@@ -19,20 +19,25 @@ class Options(TaskOptions):
     precision: Precision = option("bf16 is quicker and exact to about 1e-3", "fp32")
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def check(options: Options, ctx: TaskContext) -> None:
+    """Refuse an empty text."""
+    if not all(text.strip() for text in options.text):
+        raise UsageError("A text is empty.", hint="Give --text some words.")
+
+
+def run(options: Options, ctx: TaskContext) -> Steps:
     """Cosines in [-1, 1] by picture and text; ``warnings`` name texts that were cut.
 
     Raises:
         UsageError: an empty text.
     """
+    check(options, ctx)
     texts = list(dict.fromkeys(options.text))
-    if not all(text.strip() for text in texts):
-        raise UsageError("A text is empty.", hint="Give --text some words.")
-    scorer = pick_scorer(bench, options.scorer, options.precision)
+    scorer = ctx.models.of(options).scorer_in(options.precision)
     words = scorer.embed_texts(texts)
     results: list[dict[str, Any]] = []
     errors: list[dict[str, str]] = []
-    for files, vectors, seen in embedded(scorer, options.images, bench, errors):
+    for files, vectors, seen in embedded(scorer, options.images, ctx, errors):
         cosines = (vectors @ words.T).cpu().tolist()
         for file, row in zip(files, cosines, strict=True):
             results.append({"file": file, "scores": dict(zip(texts, row, strict=True))})

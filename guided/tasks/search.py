@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from guided.core.run import Picture, Result, Step
+from guided.core.run import OutputImage, Result, Step
+from guided.core.text import there
 from guided.errors import StoreError, UsageError
-from guided.tasks._indexing import Habits, bring_up_to_date, check_folder
-from guided.tasks._scoring import SCORER_HELP, pick_scorer
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option
+from guided.tasks._index_update import IndexingOptions, not_used, update_index
+from guided.tasks._scoring import SCORER_HELP
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
+
+if TYPE_CHECKING:
+    from guided.retrieval.search import SearchResult
+    from guided.scorers.clip import ClipScorer
 
 
 class Options(TaskOptions):
@@ -27,7 +32,15 @@ class Options(TaskOptions):
     scorer: str = option(f"{SCORER_HELP}; by default the one the index was made with", "")
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def needs(options: Options) -> tuple[str, ...]:
+    """The kit's scorer makes a new index; one that is there is asked with the scorer it has."""
+    from guided.retrieval.schema import DATABASE
+
+    new = bool(options.folder) and not (Path(options.index) / DATABASE).is_file()
+    return ("scorer",) if options.scorer or new else ()
+
+
+def run(options: Options, ctx: TaskContext) -> Steps:
     """The best files with their cosines; also a contact sheet and a table in the run folder.
 
     With ``folder`` the index is made or brought up to date first.
@@ -36,52 +49,72 @@ def run(options: Options, bench: Workbench) -> Steps:
         UsageError: an empty query, weights that do not fit, a filter that cannot be read.
         StoreError: no index, or one made with another scorer.
     """
-    from guided.index.scan import metadata_beside
-    from guided.index.search import Query, Searcher, embed_query
-    from guided.index.sheet import contact_sheet, table
-    from guided.index.store import open_store
+    from guided.retrieval.contact_sheet import contact_sheet, table
+    from guided.retrieval.scan import survey
+    from guided.retrieval.search import Query, Searcher, embed_query
+    from guided.retrieval.store import open_store
 
-    words, files = _parts(options, bench)
+    words, files = _parts(options, ctx)
     if not words and not files:
         raise UsageError("The query is empty.", hint="Give words, a picture, or both.")
     place = Path(options.index)
-    scorer = None
+    scorer: ClipScorer | None = None
+    warnings: list[str] = []
     if options.folder:
-        check_folder(Path(options.folder), place)
-        scorer = pick_scorer(bench, options.scorer or _maker(place))
-        known = metadata_beside(Path(options.folder))
-        yield from bring_up_to_date(scorer, Path(options.folder), place, known, Habits())
+        found = survey(Path(options.folder), place)
+        scorer = _scorer(options, ctx, _maker(place))
+        tally, _ = yield from update_index(scorer, found, place, IndexingOptions())
+        warnings = not_used(found, tally)
     with open_store(place) as store:
-        scorer = scorer or pick_scorer(bench, options.scorer or store.model)
+        scorer = scorer or _scorer(options, ctx, store.model)
         store.check_model(scorer.name, scorer.fingerprint)
         pictures = [
-            scorer.preprocess.pixels(bench.given.get(file, file))[None].float() / 255
+            scorer.preprocess.pixels(ctx.given.get(file, file))[None].float() / 255
             for file in files
         ]
         query = Query(words, pictures, options.weight)
         vector = embed_query(scorer, query)
         yield Step(1, 2, "embed the query")
-        searcher = Searcher(store, bench.device.torch)
+        searcher = Searcher(store, ctx.device.torch)
         alike = options.alike if options.group else None
         hits = searcher(vector, options.top, where=options.where, alike=alike)
         damage = [str(damaged) for damaged in searcher.snapshot.damage]
         yield Step(2, 2, "search")
-    results: list[dict[str, Any]] = [{"file": hit.file, "score": hit.score} for hit in hits]
-    if options.group:
-        for row, hit in zip(results, hits, strict=True):
-            row["duplicates"] = list(hit.duplicates)
+    results = [_row(hit, group=options.group) for hit in hits]
     answer: dict[str, Any] = {"results": results}
-    warnings = [str(cut) for cut in scorer.cuts([words] if words else [])]
-    if damage or warnings:
-        answer["warnings"] = [*warnings, *(f"A damaged shard is left out: {d}" for d in damage)]
+    warnings += [str(cut) for cut in scorer.cuts([words] if words else [])]
+    warnings += [f"A damaged shard is left out: {d}" for d in damage]
+    if lost := sum("missing" in row for row in results):
+        warnings.append(
+            f"{lost} of {len(hits)} results are files that are not there now (missing): moved, gone"
+            f" or unreachable. To forget them: guided index --prune --index {place}"
+        )
+    if warnings:
+        answer["warnings"] = warnings
     sheet = contact_sheet(hits)
-    sheets = [] if sheet is None else [Picture("results.png", sheet)]
+    sheets = [] if sheet is None else [OutputImage("results.png", sheet)]
     return Result(answer, sheets, {"results.csv": table(hits)})
+
+
+def _row(hit: SearchResult, *, group: bool) -> dict[str, Any]:
+    """A hit in the answer; ``missing`` where its file is not there."""
+    from guided.retrieval.scan import missing
+
+    row: dict[str, Any] = {"file": hit.file, "score": hit.score}
+    if group:
+        row["duplicates"] = list(hit.duplicates)
+    return {**row, "missing": True} if missing(hit.file) else row
+
+
+def _scorer(options: Options, ctx: TaskContext, maker: str) -> ClipScorer:
+    """The scorer asked for, or the one an index was made with, or the kit's."""
+    models = ctx.models.of(options)
+    return models.scorer_named(maker) if maker and not options.scorer else models.scorer
 
 
 def _maker(place: Path) -> str:
     """The scorer an index was made with; empty where there is no index yet."""
-    from guided.index.store import open_store
+    from guided.retrieval.store import open_store
 
     try:
         with open_store(place) as store:
@@ -90,14 +123,14 @@ def _maker(place: Path) -> str:
         return ""
 
 
-def _parts(options: Options, bench: Workbench) -> tuple[str, list[str]]:
+def _parts(options: Options, ctx: TaskContext) -> tuple[str, list[str]]:
     """The words and the picture files of the query; a query that is a picture file is one."""
-    from guided.core.files import PICTURES
+    from guided.core.files import IMAGE_SUFFIXES
 
     words = options.query.strip()
-    if words in bench.given:
+    if words in ctx.given:
         return "", [words, *options.image]
     path = Path(words)
-    if words and len(words) < 1000 and path.suffix.lower() in PICTURES and path.is_file():
+    if words and path.suffix.lower() in IMAGE_SUFFIXES and there(path) and path.is_file():
         return "", [words, *options.image]
     return words, list(options.image)

@@ -3,47 +3,49 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
-
+from guided.core import unfinished
+from guided.core.reading import read_toml
+from guided.core.toml import merged
 from guided.errors import RecipeError
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option, recipe_only
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
 from guided.training.settings import TrainingSettings
+from guided.zoo.recipes import find_recipe
 
 #: Keys that a recipe has for every verb; ``train FILE`` takes them from the command line.
-_COMMON = frozenset({"task", "about", "kit", "out", "online", "expect", "device", "seed"})
+_COMMON = frozenset({"task", "about", "kit", "out", "online", "expect", "device", "force"})
 
 
 class Options(TrainingSettings, TaskOptions):
     """The recipe keys of ``train``: those of a training recipe.
 
-    A file given as ``recipe`` is replaced by its keys, over which keys given beside it go; so what
-    is kept of a run does not need the file any more.
+    A file given as ``recipe`` is replaced by its keys and its seed, over which keys given beside it
+    go, at every depth; so what is kept of a run does not need the file any more.
     """
 
     recipe: Path | None = argument("training recipe, a TOML file", None)
-    data: Path | None = option("folder of your own data; left out: the drawn world", None)
+    data: Path | None = option("folder of your own data; left out: a world's own", None)
     start: Path | None = option("weights to start from, with a fresh optimiser", None, name="from")
-    recipe_seed: int | None = recipe_only("the seed that the recipe file named", None)
 
-    @model_validator(mode="before")
     @classmethod
-    def _read(cls, given: Any) -> Any:
-        if not isinstance(given, dict) or not given.get("recipe"):
-            return given
-        own = {key: value for key, value in given.items() if key != "recipe"}
-        table = _table(Path(given["recipe"]))
-        seed = {"recipe_seed": table["seed"]} if "seed" in table else {}
-        settings = {**table.get("settings", {}), **own.get("settings", {})}
-        kept = {key: value for key, value in table.items() if key not in _COMMON}
-        return {**seed, **kept, **own, "settings": settings}
+    def expanded(cls, data: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The recipe file's keys with those beside it merged over them, in the file's place."""
+        own = dict(data)
+        if own.get("recipe") and isinstance(own["recipe"], (str, Path)):
+            table = _table(Path(own.pop("recipe")))
+            return merged({k: v for k, v in table.items() if k not in _COMMON}, own)
+        if "recipe_seed" in own:  # what releases up to 0.1.0 kept of a recipe file's seed
+            own["seed"] = own.get("seed") or own.pop("recipe_seed")
+            own.pop("recipe_seed", None)
+        return own
 
 
 def _table(file: Path) -> dict[str, Any]:
     try:
-        table = tomllib.loads(file.read_text(encoding="utf-8"))
+        table = read_toml(find_recipe(file, "train"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(
             f"Cannot read the training recipe {file}: {error}.",
@@ -57,19 +59,22 @@ def _table(file: Path) -> dict[str, Any]:
     return table
 
 
-def run(options: Options, bench: Workbench) -> Steps:
+def run(options: Options, ctx: TaskContext) -> Steps:
     """Train, and give the weights, their card, the table of losses and the curve as files.
-
-    The seed is the run's, or the recipe file's where the run names none.
 
     Raises:
         RecipeError: an unknown objective, keys that do not fit it, or no end of the training.
-        CannotDo: another training has this name already.
+        UsageError: a data folder that is not there, or that it cannot learn from.
+        CannotDo: another training has this name already, or began with other data.
     """
+    from guided.training.captioned_images import check_folder
+
+    if options.data is not None:
+        check_folder(options.data, options.objective, options.encoding)
     from guided.training.fit import fit
 
     own = set(TrainingSettings.model_fields)
     keys = {key: value for key, value in options.model_dump().items() if key in own}
-    seed = bench.seed or options.recipe_seed or 0
-    result = yield from fit({**keys, "seed": seed, "device": bench.device_name})
+    result = yield from fit({**keys, "seed": ctx.seed, "device": ctx.device_name})
+    unfinished.check()  # the signal that ended a training early, now that its checkpoint is there
     return result

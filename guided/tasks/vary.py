@@ -14,11 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from guided.core.run import Picture, Result, Step
+from guided.core.run import OutputImage, Result, Step
+from guided.core.text import absolute
 from guided.errors import CannotDo, GuidedError, UsageError
-from guided.tasks._picture_embeddings import check_embeddings
-from guided.tasks._scoring import SCORER_HELP, pick_scorer
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option
+from guided.tasks._ledger import Ledger, distinct, source_of
+from guided.tasks._scoring import SCORER_HELP
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,22 +57,27 @@ def needs(options: Options) -> tuple[str, ...]:
     return ("denoiser", "scorer")
 
 
-def run(options: Options, bench: Workbench) -> Steps:
-    """Vary every picture, yielding the Steps of finding its noise and of drawing."""
+def check(options: Options, ctx: TaskContext) -> None:
+    """Refuse options that contradict one another, or leave nothing to vary."""
     if not options.images:
         what = "--toward moves pictures" if options.toward else "Variations are of pictures"
         raise UsageError(f"{what}; none was given.", hint="Name a picture file.")
     if options.toward and options.to is not None:
         raise UsageError("--toward and --to are two ways.", hint="Give one of them.")
-    job = Job.of(options, bench)
+
+
+def run(options: Options, ctx: TaskContext) -> Steps:
+    """Vary every picture, yielding the Steps of finding its noise and of drawing."""
+    check(options, ctx)
+    job = VariationJob.of(options, ctx)
     results: list[dict[str, Any]] = []
-    for file in options.images:
+    for number in range(len(options.images)):
         try:
-            results += yield from job.varied(file)
+            results += yield from job.varied(number)
         except (UsageError, CannotDo):
             raise
         except GuidedError as error:
-            job.errors.append({"file": str(file), "error": str(error)})
+            job.errors.append({"file": str(options.images[number]), "error": str(error)})
     answer: dict[str, Any] = {"results": results}
     if job.errors:
         answer["errors"] = job.errors
@@ -79,7 +85,7 @@ def run(options: Options, bench: Workbench) -> Steps:
 
 
 @dataclass(frozen=True)
-class Found:
+class InvertedImages:
     """Pictures as the model knows them: their embeddings [B, D] and the noise [B, C, h, w]."""
 
     image: Tensor
@@ -87,83 +93,88 @@ class Found:
 
 
 @dataclass
-class Job:
+class VariationJob:
     """One run: the model, the CLIP whose embeddings it takes, and what gathers on the way."""
 
     options: Options
-    bench: Workbench
+    ctx: TaskContext
     model: Diffusion
     scorer: ClipScorer
+    ledger: Ledger
     errors: list[dict[str, str]] = field(default_factory=list)
-    _end: Found | None = None
+    _end: InvertedImages | None = None
 
     @classmethod
-    def of(cls, options: Options, bench: Workbench) -> Job:
+    def of(cls, options: Options, ctx: TaskContext) -> VariationJob:
         """The job with its models loaded.
 
         Raises:
             CannotDo: no denoiser is named, or one that takes no embeddings of pictures.
             CorruptWeights: a CLIP that is not the one whose embeddings the denoiser takes.
         """
-        from guided.tasks import _generate_diffusion
-        from guided.tasks._generate_options import Options as Asked
+        models = ctx.models.of(options, draws="denoiser")
+        model, scorer = models.denoiser_of_images, models.scorer
+        ledger = Ledger.open(ctx, len(options.images) * options.count)
+        return cls(options, ctx, model, scorer, ledger)
 
-        model = _generate_diffusion.open_model(
-            Asked(prompts=["-"], denoiser=options.denoiser), bench
-        )
-        scorer = pick_scorer(bench, options.scorer)
-        check_embeddings(model, scorer, options.denoiser, bench)
-        return cls(options, bench, model, scorer)
-
-    def varied(self, file: Path) -> Stream[Step[Any], None, list[dict[str, Any]]]:
-        """The answer's entries of one picture."""
+    def varied(self, number: int) -> Stream[Step[Any], None, list[dict[str, Any]]]:
+        """The answer's entries of the picture in that position."""
         from guided.core.images import to_images
 
-        held = str(file) in self.bench.given
-        path = file if held else file.expanduser().absolute()
-        found = yield from self.found(path)
-        places = yield from self.places(found)
-        eta = self.options.eta
+        options, file = self.options, self.options.images[number]
+        path = file if str(file) in self.ctx.given else absolute(file)
+        eta = options.eta
         if eta is None:
-            eta = 0.0 if self.options.toward or self.options.to else 1.0
+            eta = 0.0 if options.toward or options.to else 1.0
+        source = source_of(path, None if options.to is None else absolute(options.to))
+        places: list[InvertedImages] = []
         entries: list[dict[str, Any]] = []
-        for first in range(0, len(places), self.options.batch):
-            part = places[first : first + self.options.batch]
-            seeds = [self.bench.seed + (first + i if eta else 0) for i in range(len(part))]
-            drawn = yield from self.drawn(part, seeds, eta)
-            for image, seed in zip(to_images(drawn), seeds, strict=True):
-                entries.append(self._entry(path, len(entries), image, seed))
+        for first in range(0, options.count, options.batch):
+            rows = range(first, min(first + options.batch, options.count))
+            names = [f"{number}.{row}" for row in rows]
+            sources = dict.fromkeys(names, source)
+            part = self.ledger.finished(names, sources)
+            if part is None:
+                if not places:
+                    found = yield from self.found(path)
+                    places = yield from self.places(found)
+                seeds = [self.ctx.seed + (row if eta else 0) for row in rows]
+                drawn = yield from self.drawn([places[row] for row in rows], seeds, eta)
+                images = zip(rows, to_images(drawn), seeds, strict=True)
+                made = [self._entry(number, path, row, image, seed) for row, image, seed in images]
+                part = self.ledger.add(names, made, sources=sources)
+            entries += part
         return entries
 
-    def found(self, path: Path) -> Stream[Step[Any], None, Found]:
+    def found(self, path: Path) -> Stream[Step[Any], None, InvertedImages]:
         """The embedding and the noise of a picture's file."""
         from guided.core.images import center_square, to_tensor
-        from guided.generators.diffusion_source import picture_size
+        from guided.generators.diffusion.source import image_size
 
-        picture = center_square(self.bench.open_image(path), picture_size(self.model.pipe))
-        found = yield from self.inverted(to_tensor(picture).to(self.bench.device.torch))
+        picture = center_square(self.ctx.open_image(path), image_size(self.model.pipe))
+        found = yield from self.inverted(to_tensor(picture).to(self.ctx.device.torch))
         return found
 
-    def inverted(self, pixels: Tensor) -> Stream[Step[Any], None, Found]:
+    def inverted(self, pixels: Tensor) -> Stream[Step[Any], None, InvertedImages]:
         """The embeddings and the noise of pictures [B, 3, S, S] in [0, 1]."""
         import torch
 
         from guided.core.seeds import Seeds
-        from guided.generators.diffusion_source import latents_of, walking
-        from guided.guidance.inversion import invert
+        from guided.generators.diffusion.source import ddim_scheduler, encode_images
+        from guided.guidance.inversion import invert_noise
 
         with torch.no_grad():
             image = self.scorer.embed_images(pixels)
-        latents, count = latents_of(self.model.pipe, pixels), len(pixels)
-        way = yield from invert(
-            self.model.bound([""] * count, image=image), walking(self.model), latents,
-            Seeds.of(self.bench.seed, count), self.options.steps,
+        latents, count = encode_images(self.model.pipe, pixels), len(pixels)
+        noise = yield from invert_noise(
+            self.model.bound([""] * count, image=image), ddim_scheduler(self.model), latents,
+            Seeds.of(self.ctx.seed, count), self.options.steps,
         )  # fmt: skip
-        return Found(image, way.states[0])
+        return InvertedImages(image, noise)
 
-    def places(self, found: Found) -> Stream[Step[Any], None, list[Found]]:
+    def places(self, found: InvertedImages) -> Stream[Step[Any], None, list[InvertedImages]]:
         """Where to go from a picture: --count embeddings with their noise."""
-        from guided.guidance.embedding_turns import slerp, slerp_noise
+        from guided.guidance.slerp import slerp, slerp_noise
 
         options, count = self.options, self.options.count
         if options.to is not None:
@@ -172,7 +183,7 @@ class Job:
             end = self._end
             shares = [i / (count - 1) for i in range(count)] if count > 1 else [0.5]
             return [
-                Found(slerp(found.image, end.image, share),
+                InvertedImages(slerp(found.image, end.image, share),
                       slerp_noise(found.noise, end.noise, share))
                 for share in shares
             ]  # fmt: skip
@@ -185,48 +196,48 @@ class Job:
     def aim(self, image: Tensor) -> Tensor:
         """The unit direction [1, D] of what --toward changes in a picture."""
         from guided.core.prompts import text_direction
-        from guided.tasks._edit_denoising import source_words
-        from guided.tasks._edit_editors import NEUTRAL
+        from guided.editing.texts import source_text
 
-        said = self.options.source or source_words(self.options.toward, image[0], self.scorer)
-        aim = text_direction(self.scorer, [self.options.toward], [said or NEUTRAL])
+        toward, world = self.options.toward, self.ctx.world("denoiser", self.options.denoiser)
+        source = self.options.source or source_text(toward, image[0], self.scorer, world)
+        aim = text_direction(self.scorer, [toward], [source or world.neutral])
         return aim.to(image)
 
     def drawn(
-        self, places: Sequence[Found], seeds: Sequence[int], eta: float
+        self, places: Sequence[InvertedImages], seeds: Sequence[int], eta: float
     ) -> Stream[Step[Any], None, Tensor]:
         """Pictures [B, 3, S, S] of some places, with a seed for each picture."""
         import torch
 
         from guided.core.seeds import Seeds
-        from guided.generators.diffusion_source import walking
-        from guided.guidance.walk import Walk
+        from guided.generators.diffusion.source import ddim_scheduler
+        from guided.guidance.edit_sampler import PartialSampler
 
         image = torch.cat([place.image for place in places])
         noise = torch.cat([place.noise for place in places])
         bound = self.model.bound([""] * len(image), cfg=self.options.cfg, image=image)
-        walk = Walk(
-            bound, walking(self.model), noise, Seeds(tuple(seeds)), self.options.steps,
+        sampler = PartialSampler(
+            bound, ddim_scheduler(self.model), noise, Seeds(tuple(seeds)), self.options.steps,
             self.options.cfg, eta=eta, sample=noise,
         )  # fmt: skip
-        latents = yield from walk.steps()
-        with torch.no_grad():
-            return self.model.render({"x0": latents}).float()
+        latents = yield from sampler.steps()
+        return self.model.decode(latents)
 
-    def _entry(self, path: Path, number: int, image: Any, seed: int) -> dict[str, Any]:
+    def _entry(self, number: int, path: Path, row: int, image: Any, seed: int) -> dict[str, Any]:
         from guided.core.files import safe_name
 
         options = self.options
         note: dict[str, Any] = {"seed": seed}
         note |= {"toward": options.toward} if options.toward else {}
-        files = [path] if options.to is None else [path, options.to.expanduser().absolute()]
+        files = [path] if options.to is None else [path, absolute(options.to)]
         parents = tuple(str(each) for each in files if each.is_absolute() and each.is_file())
-        name = f"{safe_name(path.stem)}-{number:03d}-s{seed}.png"
-        return {"file": str(path), "image": Picture(name, image, parents, note), "seed": seed}
+        stem = distinct([safe_name(file.stem) for file in options.images])[number]
+        name = f"{stem}-{row:03d}-s{seed}.png"
+        return {"file": str(path), "image": OutputImage(name, image, parents, note), "seed": seed}
 
 
-def turned_to(found: Found, aim: Tensor, amount: float) -> Found:
+def turned_to(found: InvertedImages, aim: Tensor, amount: float) -> InvertedImages:
     """Pictures turned to directions [B, D] by a part of a right angle; the noise stays."""
-    from guided.guidance.embedding_turns import turned
+    from guided.guidance.slerp import slerp_towards
 
-    return Found(turned(found.image, aim, amount), found.noise)
+    return InvertedImages(slerp_towards(found.image, aim, amount), found.noise)

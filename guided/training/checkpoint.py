@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from guided.core.files import make_folder, replacing
-from guided.errors import CorruptWeights
+from guided.errors import CorruptWeights, GuidedError
+from guided.zoo.structure import check_torch_bytes
 
 log = logging.getLogger(__name__)
 
@@ -81,10 +82,11 @@ def read(file: Path) -> dict[str, Any]:
     if content[:head] != _MAGIC or hashlib.sha256(payload).digest() != digest:
         raise CorruptWeights(f"The checkpoint {file} is damaged.")
     try:
+        check_torch_bytes(payload)
         state: dict[str, Any] = torch.load(
             io.BytesIO(payload), map_location="cpu", weights_only=True
         )
-    except UnpicklingError as error:
+    except (GuidedError, UnpicklingError) as error:
         raise CorruptWeights(f"The checkpoint {file} is damaged: not tensors alone.") from error
     return state
 

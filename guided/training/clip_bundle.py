@@ -1,4 +1,4 @@
-"""An own small CLIP as an open_clip bundle: tokenizer, configuration, folder.
+"""A small CLIP of one's own as an open_clip bundle: tokenizer, configuration, folder.
 
 The bundle is what ``open_clip`` loads under the name ``local-dir:FOLDER``: a configuration, a
 ``safetensors`` file and a fast tokenizer, so no loading code of our own is needed.
@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
+import torch.nn.functional as F
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -23,62 +24,42 @@ from tokenizers import (
     processors,
     trainers,
 )
+from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from guided.errors import MissingWeights
-from guided.portraits.captions import caption
-from guided.portraits.frames import CaptionStyle
-from guided.portraits.questions import questions
-from guided.portraits.splits import sample
-from guided.portraits.steps import drawing_steps
-from guided.portraits.tags import tags
+from guided.nets.clip_text import encode_trimmed
 
 PAD, START, END = "<pad>", "<start>", "<end>"
 PAD_ID, START_ID, END_ID = 0, 1, 2
-#: Common words of picture descriptions, so that a tokenizer does not spell them out.
-COMMON_WORDS = Path(__file__).with_name("common_words.txt")
-TOKENIZERS = Path(__file__).with_name("tokenizers")
 CONFIG_FILE, WEIGHTS_FILE = "open_clip_config.json", "open_clip_model.safetensors"
 MEAN = STD = (0.5, 0.5, 0.5)
 
 
-def caption_corpus(style: CaptionStyle, seed: int, count: int = 12_000) -> Iterator[str]:
-    """Captions of the world in one style, then its instructions, tags and questions, then words.
-
-    The words on shirts stay out, so the tokenizer spells them letter by letter and a model can
-    read words that it never saw whole.
-    """
-    rng = np.random.default_rng([seed, 5])
-    for index in range(count):
-        person = sample(seed * 1_000_003 + index).with_attribute("sign", "none")
-        yield caption(person, rng, style=style, negation=0.2).text
-        if index % 8 == 0:
-            yield from drawing_steps(person)
-            yield from tags(person)
-            yield from (asked.question for asked in questions(person, rng))
-    words = COMMON_WORDS.read_text("utf-8").split()
-    for _ in range(20):
-        yield from words
-
-
 def train_tokenizer(
-    texts: Iterator[str] | Sequence[str], vocabulary: int, context: int
+    texts: Iterator[str] | Sequence[str],
+    vocabulary: int,
+    context: int,
+    *,
+    spelled: bool = True,
+    seldom: int = 0,
 ) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer of ``vocabulary`` entries, padding id 0, start 1, end 2.
+    """A byte-level BPE tokenizer of at most ``vocabulary`` entries, padding id 0, start 1, end 2.
 
-    Text is lower-cased; words in capitals are first spelled with hyphens ("OK" -> "o-k"), so the
-    letters on a shirt stay apart from the same word in a sentence.  Bytes are the alphabet, so no
-    text is unknown.
+    Text is lower-cased; where ``spelled``, words in capitals are first spelled with hyphens ("OK"
+    -> "o-k"), so the letters on a shirt stay apart from the same word in a sentence.  Bytes are the
+    alphabet, so no text is unknown.  Pairs that occur less than ``seldom`` times are not merged,
+    so that few texts make fewer entries.
     """
     tokenizer = Tokenizer(models.BPE())
-    spelled = normalizers.Replace(Regex("(?<=[A-Z])(?=[A-Z])"), "-")
+    hyphens = [normalizers.Replace(Regex("(?<=[A-Z])(?=[A-Z])"), "-")] if spelled else []
     tokenizer.normalizer = normalizers.Sequence(
-        [normalizers.NFC(), spelled, normalizers.Lowercase()]
+        [normalizers.NFC(), *hyphens, normalizers.Lowercase()]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocabulary,
+        min_frequency=seldom,
         special_tokens=[PAD, START, END],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
@@ -101,20 +82,10 @@ def wrapped(tokenizer: Tokenizer, context: int) -> PreTrainedTokenizerFast:
     )
 
 
-def load_tokenizer(name: str, context: int) -> PreTrainedTokenizerFast:
-    """The tokenizer kept under a name in ``guided/training/tokenizers``.
-
-    A training that goes on must keep its tokenizer even when the captions it was made from have
-    changed, so the tokenizers of shipped models are kept as files.
-
-    Raises:
-        MissingWeights: no such file.
-    """
-    file = TOKENIZERS / f"{name}.json"
-    if not file.is_file():
-        known = ", ".join(sorted(path.stem for path in TOKENIZERS.glob("*.json")))
-        raise MissingWeights(f"There is no tokenizer {name!r} in {TOKENIZERS}; there are: {known}.")
-    return wrapped(Tokenizer.from_file(str(file)), context)
+def tokenizer_of(folder: Path, context: int) -> PreTrainedTokenizerFast | None:
+    """The tokenizer of a bundle's folder, or None where it has none."""
+    file = folder / "tokenizer.json"
+    return wrapped(Tokenizer.from_file(str(file)), context) if file.is_file() else None
 
 
 def tokenizer_files(tokenizer: PreTrainedTokenizerFast) -> dict[str, bytes]:
@@ -134,3 +105,36 @@ def bundle_config(model: dict[str, Any]) -> bytes:
     }
     config = {"model_cfg": model, "preprocess_cfg": preprocess}
     return (json.dumps(config, indent=2) + "\n").encode()
+
+
+def tokenize(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> Tensor:
+    """Token ids int64 [N, L], padded to the longest text (at most the context)."""
+    encoded = tokenizer(list(texts), padding=True, truncation=True, return_tensors="pt")
+    ids: Tensor = encoded["input_ids"]
+    return ids
+
+
+def normalized_pixels(pixels: Tensor) -> Tensor:
+    """Images uint8 [B, 3, H, W] as the towers want them, float32."""
+    mean = torch.tensor(MEAN, device=pixels.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=pixels.device).view(3, 1, 1)
+    return (pixels.float().div(255) - mean) / std
+
+
+def embed_pixels(clip: Any, pixels: Tensor, batch: int = 128) -> Tensor:
+    """Unit embeddings [N, D] of images uint8 [N, 3, H, W] of the towers' own size."""
+    weight = next(clip.parameters())
+    mean = torch.tensor(MEAN, device=weight.device).view(3, 1, 1)
+    std = torch.tensor(STD, device=weight.device).view(3, 1, 1)
+    parts = []
+    for part in torch.split(pixels, batch):
+        images = (part.to(weight.device).float().div(255) - mean) / std
+        parts.append(F.normalize(clip.encode_image(images.to(weight.dtype)).float(), dim=1))
+    return torch.cat(parts)
+
+
+def embed_texts(clip: Any, tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> Tensor:
+    """Unit embeddings [N, D] of texts."""
+    device = next(clip.parameters()).device
+    ids = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")["input_ids"]
+    return F.normalize(encode_trimmed(clip, ids.to(device)).float(), dim=1)

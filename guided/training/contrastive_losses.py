@@ -1,4 +1,4 @@
-"""The losses a CLIP is trained with, and gradients of batches larger than memory.
+"""Contrastive losses that a CLIP is trained with: softmax and sigmoid, with targets.
 
 All take features as given (unit vectors, as a rule), ``log_scale`` (the scale is its exponential)
 and return one number.  ``targets`` [N, M] says which image i and text j belong together: 1 or 0,
@@ -7,10 +7,6 @@ or any weight from 0 up; without it image i belongs to text i alone.  Pairs that
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -143,73 +139,9 @@ def balanced_sigmoid_loss(
     return (true + false).mean()
 
 
-@dataclass(frozen=True)
-class Tower:
-    """One side of a batch: a function to features [n, D], its chunks, its parameters."""
-
-    encode: Callable[[Any], Tensor]
-    chunks: Sequence[Any]
-    parameters: Sequence[Tensor]
-
-
-def cached_gradients(
-    images: Tower,
-    texts: Tower,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    extra: Sequence[Tensor] = (),
-) -> tuple[Tensor, list[Tensor]]:
-    """The loss of a whole batch and its exact gradients, with one chunk's graph in memory.
-
-    Features are computed without a graph, the loss is differentiated with respect to them, and
-    each chunk is then run again to carry its part on to the parameters.  Exact only where encoding
-    a chunk twice gives the same features (no dropout, no batch statistics).
-
-    Args:
-        images: the image side; its features are the loss's first argument.
-        texts: the text side; its features are the loss's second argument.
-        loss: from features [N, D], [M, D] to one number.
-        extra: parameters of the loss itself (scale, bias).
-
-    Returns:
-        The loss (detached) and a gradient for each of ``images.parameters``, ``texts.parameters``
-        and ``extra``, in that order.
-
-    Source: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
-    Setup".
-    """
-    features = []
-    for tower in (images, texts):
-        with torch.no_grad():
-            rows = [tower.encode(chunk) for chunk in tower.chunks]
-        features.append(torch.cat(rows).detach().requires_grad_(True))
-    with torch.enable_grad():
-        value = loss(features[0], features[1])
-    wanted = [*features, *extra]
-    outer = torch.autograd.grad(value, wanted, allow_unused=True)
-    filled = [_or_zero(g, w) for g, w in zip(outer, wanted, strict=True)]
-    gradients: list[Tensor] = []
-    for tower, gradient in zip((images, texts), filled[:2], strict=True):
-        gradients.extend(_carried(tower, gradient))
-    return value.detach(), [*gradients, *filled[2:]]
-
-
-def _or_zero(gradient: Tensor | None, like: Tensor) -> Tensor:
-    return torch.zeros_like(like) if gradient is None else gradient
-
-
-def _carried(tower: Tower, gradient: Tensor) -> list[Tensor]:
-    """The gradient of features carried on to a tower's parameters, chunk by chunk."""
-    totals = [torch.zeros_like(parameter) for parameter in tower.parameters]
-    start = 0
-    for chunk in tower.chunks:
-        with torch.enable_grad():
-            rows = tower.encode(chunk)
-        part = gradient[start : start + len(rows)]
-        start += len(rows)
-        inner = torch.autograd.grad(
-            rows, list(tower.parameters), grad_outputs=part, allow_unused=True
-        )
-        for total, value in zip(totals, inner, strict=True):
-            if value is not None:
-                total += value
-    return totals
+def hit_rate(logits: Tensor, true: Tensor) -> Tensor:
+    """The share [] of rows of logits [B, N] whose best column is true; rows without one are out."""
+    some = true.any(1)
+    best = logits.argmax(1, keepdim=True)
+    hits = true.gather(1, best)[:, 0] & some
+    return hits.sum() / some.sum().clamp_min(1).to(torch.float32)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Average:
+class EMA:
     """A frozen copy of a module whose tensors follow it with a half-life counted in samples.
 
     Early on the average is shorter, so that it does not remember the initial weights: after n

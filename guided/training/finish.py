@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.nn import Module
 
 from guided.core.toml import dumps
-from guided.errors import CorruptWeights, MissingWeights
-from guided.training.curve import picture, table
-from guided.training.objective import Metric, Objective, Product
+from guided.errors import CorruptWeights, MissingWeights, library_message
+from guided.training.loss_curve import picture, table
+from guided.training.objective import Metric, Product, TrainingObjective
 from guided.training.settings import TrainingSettings
 from guided.training.state import State
 from guided.zoo.cards import CARD_FILE, card_from, read_card
@@ -26,7 +26,6 @@ from guided.zoo.packing import load_weights, save_weights
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-LICENCE = "Apache-2.0"
 _EFFORT = {
     "samples_seen": "samples_before",
     "core_hours": "core_hours_before",
@@ -34,7 +33,7 @@ _EFFORT = {
 }
 
 
-def start_from(file: Path, objective: Objective[Any], state: State) -> str:
+def start_from(file: Path, objective: TrainingObjective[Any], state: State) -> str:
     """Put shipped weights into a fresh state and return what the card says about it.
 
     Raises:
@@ -55,10 +54,10 @@ def start_from(file: Path, objective: Objective[Any], state: State) -> str:
         objective.restore(state.model, tensors)
     except RuntimeError as error:
         raise CorruptWeights(
-            f"The weights {file} do not fit this recipe's model: {error}",
+            f"The weights {file} do not fit this recipe's model: {library_message(error)}.",
             hint="Use the recipe named on their card.",
         ) from error
-    state.average.module.load_state_dict(state.model.state_dict())
+    state.ema.module.load_state_dict(state.model.state_dict())
     state.before = _cost(file)
     return f"{file.name} sha256 {hashlib.sha256(file.read_bytes()).hexdigest()}"
 
@@ -81,9 +80,9 @@ def _cost(file: Path) -> dict[str, float]:
 
 
 def product_files(
-    objective: Objective[Any], settings: TrainingSettings, state: State, seed: int
-) -> tuple[dict[str, bytes], dict[str, float]]:
-    """The files of a finished training by name, and its metrics.
+    objective: TrainingObjective[Any], settings: TrainingSettings, state: State, seed: int
+) -> tuple[dict[str, bytes], dict[str, float], str]:
+    """The files of a finished training by name, its metrics, and its card's notes.
 
     The product is measured on the very weights that are shipped, in half precision.
 
@@ -91,7 +90,7 @@ def product_files(
         CannotDo: weights that are not finite, or too large for half precision.
         CorruptWeights: the objective's product does not make a complete card.
     """
-    shipped = copy.deepcopy(state.average.module)
+    shipped = copy.deepcopy(state.ema.module)
     with torch.no_grad():
         for tensor in (*shipped.parameters(), *shipped.buffers()):
             if tensor.is_floating_point():
@@ -108,7 +107,7 @@ def product_files(
             "role": product.role,
             "kind": product.kind,
             "file": product.weights,
-            "licence": LICENCE,
+            "licence": product.licence,
             "size": len(weights),
             "sha256": hashlib.sha256(weights).hexdigest(),
             "parameters": sum(tensors[name].numel() for name in _trained(shipped, tensors)),
@@ -116,7 +115,7 @@ def product_files(
                 name: hashlib.sha256(content).hexdigest() for name, content in files.items()
             },
             "metrics": {name: _rounded(metric) for name, metric in product.metrics.items()},
-            "notes": _notes(product, state),
+            "notes": _notes(product, settings, state),
         },
         f"The card of {settings.title}",
     )
@@ -127,7 +126,7 @@ def product_files(
         "losses.csv": table(state.history),
         "curve.png": picture(state.history, f"{settings.title}: {state.samples:,} samples"),
     }
-    return files, {name: metric.value for name, metric in product.metrics.items()}
+    return files, {name: metric.value for name, metric in product.metrics.items()}, card.notes
 
 
 def weight_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -150,8 +149,11 @@ def _rounded(metric: Metric) -> dict[str, float]:
     return {key: round(value, 5) for key, value in vars(metric).items() if value is not None}
 
 
-def _notes(product: Product, state: State) -> str:
+def _notes(product: Product, settings: TrainingSettings, state: State) -> str:
     notes = [product.notes]
+    if settings.data is not None:
+        lr = f"learning rate {settings.lr:g}"
+        notes.append(f"Batches of {settings.batch}, {lr}, {round(state.seconds):,} s.")
     if state.started_from:
         notes.append(f"Started from {state.started_from} with a fresh optimiser.")
     notes += [f"Its length was {change}." for change in state.lengthened]

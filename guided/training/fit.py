@@ -1,12 +1,12 @@
-"""One loop for everything that is trained.
+"""The training loop: one for every objective.
 
     for step in fit({"objective": "reader", "name": "reader", "samples": 600_000, ...}): ...
 
-**The objective interface** (``guided.training.objective``).  ``objective = "clip"`` names the class
-in ``guided/training/clip.py`` that subclasses ``Objective`` and has ``name = "clip"``:
+**The objective interface** (``guided.training.objective``).  ``objective = "mapper"`` names the
+class in ``objectives/mapper.py`` that subclasses ``TrainingObjective`` and has ``name = "mapper"``:
 
-    class ClipObjective(Objective[MyBatch]):
-        name = "clip"
+    class MapperObjective(Objective[MyBatch]):
+        name = "mapper"
         class Settings(ObjectiveSettings):          # keys of the recipe's [settings] table
             width: int = 256
         def build(self) -> nn.Module                # one module holding everything trained, fp32
@@ -18,16 +18,12 @@ in ``guided/training/clip.py`` that subclasses ``Objective`` and has ``name = "c
         def decays(self, name, parameter) -> bool   # weight decay; default: not on vectors
         def close(self)                             # stop workers
 
-``self.settings`` is the validated table, ``self.around`` has ``seed``, ``data`` (folder or None),
-``pools`` and ``device``.  A ``Share`` has ``seed``, ``position`` (batches from 0), ``size`` (whole
-batch), ``rows`` (this process's slice of it), ``count``, ``device`` and ``generator(name)``: a CPU
-generator that is a function of (seed, position, name) alone.  Draw for the whole batch, keep
-``rows``.  A batch may be any nest of tuples, lists, dicts and dataclasses of tensors; tensors are
-moved to the device by the loop.  Pictures come from ``guided.training.world_data``:
-
-    pool = Pool.open(around.pools, seed=around.seed, split="train", size=128, count=300_000)
-    seeds, pixels = pool.take(pool.rows(share))     # world seeds [n], uint8 [n, 128, 128, 3]
-    portrait = guided.portraits.splits.sample(int(seed), "train")
+``self.settings`` is the validated table, ``self.ctx`` has ``seed``, ``data`` (folder or None),
+``pools`` and ``device``.  A ``BatchContext`` has ``seed``, ``position`` (batches from 0), ``size``
+(the whole batch), ``rows`` (this process's slice of it), ``count``, ``device`` and
+``generator(name)``: a CPU generator that is a function of (seed, position, name) alone. Draw for
+the whole batch, keep ``rows``. A batch may be any nest of tuples, lists, dicts and dataclasses of
+tensors; tensors are moved to the device by the loop.
 
 ``loss`` runs under bf16 autocast when the recipe says ``precision = "bf16"`` and the processor
 multiplies bf16 (one that does not would be tens of times slower than in fp32); the optimiser,
@@ -37,40 +33,41 @@ the loop's work.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
-from guided.core.device import quickest
+from guided.core import unfinished
+from guided.core.device import fastest_precision
 from guided.core.files import make_folder, write_bytes
 from guided.core.run import Result, Step
-from guided.errors import CannotDo, RecipeError, nearest
+from guided.errors import CannotDo, RecipeError, library_message
 from guided.training import checkpoint
-from guided.training.ahead import Ahead, to_device
+from guided.training.data_identity import expect_same, identities
+from guided.training.distributed import DistributedGroup, StopSignal
 from guided.training.finish import product_files, start_from
 from guided.training.lock import claim
-from guided.training.objective import Objective, Share, Surroundings
+from guided.training.objective import BatchContext, TrainingContext, TrainingObjective
 from guided.training.optimisers import set_learning_rate
-from guided.training.processes import StopSignal, Team
+from guided.training.prefetch import Prefetcher, to_device
+from guided.training.registry import find, validated
 from guided.training.report import Report, crosses, finite, numbers
 from guided.training.schedule import Budget, learning_rate
 from guided.training.settings import TrainingSettings
 from guided.training.state import begin
+from guided.training.tracking import expect_tracker, tracked
 
 log = logging.getLogger(__name__)
 
 Steps = Generator[Step[Any], None, Result]
 #: Keys of every recipe that say nothing to the loop.
-_COMMON = frozenset({"task", "about", "expect", "kit", "online", "out"})
+_COMMON = frozenset({"task", "about", "expect", "force", "kit", "online", "out"})
 SNAPSHOT_STEPS = 200
 
 
@@ -85,8 +82,8 @@ def fit(recipe: Mapping[str, Any]) -> Steps:
 
     Raises:
         RecipeError: keys that do not fit, or no end given.
-        CannotDo: another training lives in the same folder; wrong number of processes; the loss
-            stays non-finite after the allowed roll-backs.
+        CannotDo: another training lives in the same folder; wrong number of processes; a tracker
+            that is not installed; the loss stays non-finite after the allowed roll-backs.
     """
     settings, seed, device = parse(recipe)
     budget = Budget(settings.samples, settings.seconds)
@@ -94,15 +91,21 @@ def fit(recipe: Mapping[str, Any]) -> Steps:
         torch.set_num_threads(settings.threads)
     if settings.nice and hasattr(os, "nice") and os.nice(0) == 0:  # otherwise it was chosen
         os.nice(settings.nice)
-    team = Team(settings.processes, device)
-    around = Surroundings(seed, settings.data, settings.pools, team.device, settings.resident)
-    objective = find(settings.objective, settings.settings, around)
+    expect_tracker(settings.tracker)
+    folder = settings.work / settings.title
+    group = DistributedGroup(settings.processes, device, settings.tracker, folder)
+    ctx = TrainingContext(
+        seed, settings.data, settings.pools, group.device, settings.resident, settings.start,
+        settings.encoding,
+    )  # fmt: skip
+    objective = find(settings.objective, settings.settings, ctx)
     try:
-        with _alone(settings, team), StopSignal() as stop:
-            job = Job(settings, seed, budget, team, objective)
-            yield from job.train(stop)
+        with _alone(settings, group), StopSignal() as stop:
+            job = TrainingJob(settings, seed, budget, group, objective)
+            with tracked(group.accelerator, settings.tracker, folder, job.state.step):
+                yield from job.train(stop)
             result = job.result()
-            team.meet()  # nobody leaves while another still writes
+            group.barrier()  # nobody leaves while another still writes
             return result
     finally:
         objective.close()
@@ -116,7 +119,7 @@ def parse(recipe: Mapping[str, Any]) -> tuple[TrainingSettings, int, str | None]
     """
     keys = {key: value for key, value in recipe.items() if key not in _COMMON}
     seed, device = int(keys.pop("seed", 0)), keys.pop("device", None)
-    settings: TrainingSettings = _validated(TrainingSettings, keys, "training recipe")
+    settings: TrainingSettings = validated(TrainingSettings, keys, "training recipe")
     if not settings.objective:
         raise RecipeError(
             "The training recipe names no objective.", hint='For example: objective = "reader".'
@@ -124,51 +127,15 @@ def parse(recipe: Mapping[str, Any]) -> tuple[TrainingSettings, int, str | None]
     return settings, seed, device
 
 
-def find(name: str, table: Mapping[str, Any], around: Surroundings) -> Objective[Any]:
-    """The objective of ``guided/training/<name>.py`` with its table of settings.
-
-    Raises:
-        RecipeError: no such objective, or keys that do not fit it.
-    """
-    try:
-        module = importlib.import_module(f"guided.training.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"guided.training.{name}":
-            raise
-        module = None
-    for value in vars(module).values() if module else ():
-        if not (isinstance(value, type) and issubclass(value, Objective)):
-            continue
-        if getattr(value, "name", None) == name:
-            return value(_validated(value.Settings, table, f"[settings] of {name}"), around)
-    raise RecipeError(f"There is no objective {name!r}.", hint=nearest(name, objectives()))
-
-
-def objectives() -> list[str]:
-    """The names of all objectives: files with a class of that name, found without importing."""
-    files = Path(__file__).parent.glob("*.py")
-    return sorted(f.stem for f in files if f'\n    name = "{f.stem}"\n' in f.read_text("utf-8"))
-
-
-def _validated(model: Any, table: Mapping[str, Any], where: str) -> Any:
-    try:
-        return model.model_validate(dict(table))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        hint = nearest(key, model.model_fields) if first["type"] == "extra_forbidden" else ""
-        raise RecipeError(f"{where}: {key or 'keys'}: {first['msg']}.", hint=hint) from error
-
-
 @dataclass
-class Job:
+class TrainingJob:
     """One training from its first or next step to its files."""
 
     settings: TrainingSettings
     seed: int
     budget: Budget
-    team: Team
-    objective: Objective[Any]
+    group: DistributedGroup
+    objective: TrainingObjective[Any]
     finished: bool = False
     _clock: float = field(default_factory=time.monotonic)
     _spent: float = field(default_factory=time.process_time)
@@ -176,30 +143,35 @@ class Job:
     def __post_init__(self) -> None:
         self.folder = self.settings.work / self.settings.title
         self.digest = self.settings.digest(self.seed)
-        self.kind = quickest(self.team.device, self.settings.precision)
+        own = self.objective.settings.model_dump()
+        self.identity = identities(self.objective.data_digest(), own, self.settings.start)
+        self.kind = fastest_precision(self.group.device, self.settings.precision)
         if self.kind != self.settings.precision:
             log.warning("This processor has no bf16 products: training in fp32, which is quicker.")
-        self.state = begin(self.objective, self.settings, self.team.device)
+        self.state = begin(self.objective, self.settings, self.group.device)
         packed = checkpoint.read_newest(self.folder)
         if packed is not None:
             self._expect_same(packed)
-            self.state.unpack(packed)
+            self._unpack(packed)
             self._lengthen(packed)
             log.info("Going on at step %d of %s.", self.state.step, self.folder)
         elif self.settings.start is not None:
             self.state.started_from = start_from(self.settings.start, self.objective, self.state)
         self.good = self.state.snapshot()
-        self.model = self.team.wrap(self.state.model)
+        self.model = self.group.wrap(self.state.model)
         self._saved_at = time.monotonic()
 
     def train(self, stop: StopSignal) -> Iterator[Step[Any]]:
         """Steps until the budget is used or a stop was asked for; then a checkpoint."""
-        ahead = Ahead(self._batch, self.settings.prefetch)
+        ahead = Prefetcher(self._batch, self.settings.prefetch)
         state, rows = self.state, Report()
         try:
             while self._progress() < 1:
-                values = self._update(ahead.get(state.position))
-                bad, halt, seconds = self.team.largest(
+                batch = ahead.get(state.position, lambda: stop.asked and self.group.world == 1)
+                if batch is None:  # a stop was asked for while the batch was waited for
+                    break
+                values = self._update(batch)
+                bad, halt, seconds = self.group.all_reduce_max(
                     float(values is None), float(stop.asked), self._elapsed()
                 )
                 self._tick(seconds)
@@ -217,7 +189,7 @@ class Job:
             self.save()
             raise
         finally:
-            ahead.close()
+            ahead.close(wait=self.finished)
 
     def result(self) -> Result:
         """The files of the trained model, or the place where an interrupted training waits."""
@@ -229,26 +201,37 @@ class Job:
             "steps": state.step,
             "folder": str(self.folder.resolve()),
         }
-        if not self.finished or not self.team.leads:
+        if not self.finished or not self.group.is_main:
             return Result(answer)
-        files, metrics = product_files(self.objective, self.settings, state, self.seed)
+        files, metrics, notes = product_files(self.objective, self.settings, state, self.seed)
         for name, content in files.items():
             write_bytes(make_folder((self.folder / name).parent) / name.rpartition("/")[2], content)
-        return Result({**answer, "metrics": metrics}, files=dict(files), scores=metrics)
+        answer |= {"metrics": metrics, "notes": notes}
+        return Result(answer, files=dict(files), scores=metrics)
 
     def save(self) -> None:
         """Write a checkpoint (the leading process alone)."""
-        if self.team.leads:
-            extra = {"digest": self.digest, "settings": self.settings.model_dump_json()}
+        if self.group.is_main:
+            extra = {
+                "digest": self.digest,
+                "settings": self.settings.model_dump_json(),
+                "identity": self.identity,
+            }
             checkpoint.write(self.folder, self.state.step, {**self.state.pack(), **extra})
+            unfinished.note(
+                f"the training is at step {self.state.step} in {self.folder.resolve()}; "
+                "the same command goes on"
+            )
         self._saved_at = time.monotonic()
 
-    def _share(self, position: int) -> Share:
-        team = self.team
-        return Share(self.seed, position, self.settings.batch, team.rank, team.world, team.device)
+    def _share(self, position: int) -> BatchContext:
+        group = self.group
+        return BatchContext(
+            self.seed, position, self.settings.batch, group.rank, group.world, group.device
+        )
 
     def _batch(self, position: int) -> Any:
-        return to_device(self.objective.batch(self._share(position)), self.team.device)
+        return to_device(self.objective.batch(self._share(position)), self.group.device)
 
     def _progress(self) -> float:
         return self.budget.progress(self.state.samples, self.state.seconds)
@@ -260,7 +243,7 @@ class Job:
         self._clock = time.monotonic()
         self.state.seconds = seconds
         spent = time.process_time()
-        self.state.core_seconds += (spent - self._spent) * self.team.world
+        self.state.core_seconds += (spent - self._spent) * self.group.world
         self._spent = spent
 
     def _update(self, batch: Any) -> dict[str, float] | None:
@@ -274,15 +257,15 @@ class Job:
         with _repeatable(self._share(state.position)), self._precision():
             loss, parts = self.objective.loss(self.model, batch, self._share(state.position))
         state.optimiser.zero_grad(set_to_none=True)
-        self.team.accelerator.backward(loss)
+        self.group.accelerator.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
         values = numbers({"loss": loss, **parts, "gradient": norm})
         state.position += 1
         bad = not all(map(finite, values.values()))
-        if self.team.largest(float(bad))[0]:
+        if self.group.all_reduce_max(float(bad))[0]:
             return None
         state.optimiser.step()
-        state.average.update(state.model, settings.batch)
+        state.ema.update(state.model, settings.batch)
         state.step += 1
         return {**values, "lr": lr}
 
@@ -311,12 +294,13 @@ class Job:
         if len(rows) < settings.report_steps and not looked:
             return
         values = rows.take(settings.batch)
-        if looked and self.team.leads:
+        if looked and self.group.is_main:
             with _repeatable(self._share(state.position)):
-                values.update(self.objective.monitor(state.average.module))
+                values.update(self.objective.monitor(state.ema.module))
         left = self.budget.seconds_left(state.samples, state.seconds)
         row = {"step": float(state.step), "samples": float(state.samples)}
         state.history.append({**row, "seconds": state.seconds, **values})
+        self.group.accelerator.log(values, step=state.step)
         total = round(state.step / max(self._progress(), 1e-9))
         values["minutes_left"] = left / 60
         yield Step(state.step, max(total, state.step), f"train {settings.title}", values)
@@ -328,7 +312,7 @@ class Job:
             self.save()
 
     def _precision(self) -> torch.autocast:
-        return torch.autocast(self.team.device.type, torch.bfloat16, enabled=self.kind == "bf16")
+        return torch.autocast(self.group.device.type, torch.bfloat16, enabled=self.kind == "bf16")
 
     def _expect_same(self, packed: Mapping[str, Any]) -> None:
         if packed["digest"] != self.digest:
@@ -337,6 +321,19 @@ class Job:
                 f"{packed['settings']}",
                 hint="Give this one another name, or delete that folder.",
             )
+        own = self.objective.settings.model_dump()
+        names = {**own, "data": self.settings.data or "the world's own", "start": "start"}
+        expect_same(packed.get("identity", {}), self.identity, names, self.folder)
+
+    def _unpack(self, packed: dict[str, Any]) -> None:
+        try:
+            self.state.unpack(packed)
+        except (RuntimeError, ValueError) as error:
+            raise CannotDo(
+                f"The training in {self.folder} was begun by a release whose model had other "
+                f"parts: {library_message(error)}.",
+                hint="Give this one a name of its own (--set name=NAME), or delete that folder.",
+            ) from error
 
     def _lengthen(self, packed: Mapping[str, Any]) -> None:
         """Note, for the card, that a training goes on to another end than it began with."""
@@ -348,13 +345,13 @@ class Job:
 
 
 @contextmanager
-def _alone(settings: TrainingSettings, team: Team) -> Iterator[None]:
+def _alone(settings: TrainingSettings, group: DistributedGroup) -> Iterator[None]:
     """Within, no other training writes to this one's folder.
 
     Raises:
         CannotDo: another one does.
     """
-    if not team.leads:
+    if not group.is_main:
         yield
         return
     folder = make_folder(settings.work / settings.title)
@@ -368,7 +365,7 @@ def _alone(settings: TrainingSettings, team: Team) -> Iterator[None]:
 
 
 @contextmanager
-def _repeatable(share: Share) -> Iterator[None]:
+def _repeatable(share: BatchContext) -> Iterator[None]:
     """Torch's own generators, seeded for this share within and as before outside."""
     devices = [share.device] if share.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):

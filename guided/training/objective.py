@@ -15,13 +15,23 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from guided.errors import CannotDo
+from guided.training.data_identity import files_digest, files_of
 
 BatchT = TypeVar("BatchT")
 Parts = Mapping[str, Tensor]
+#: The licence of weights that this project's own data made.
+LICENCE = "Apache-2.0"
+
+
+#: Keys of settings by their old names, which recipes may go on using.
+RENAMED = {
+    "frozen": "frozen_precision", "unsaid": "text_dropout", "unseen": "image_dropout",
+    "apart": "image_only", "cap": "min_snr_gamma", "facts": "attribute_loss", "words": "sign_loss",
+}  # fmt: skip
 
 
 class ObjectiveSettings(BaseModel):
@@ -29,14 +39,38 @@ class ObjectiveSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    #: Keys of a world's terms, which a recipe for a folder may set to 0.
+    absent: ClassVar[frozenset[str]] = frozenset()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_keys(cls, table: Any) -> Any:
+        if not isinstance(table, dict):
+            return table
+        fields, table = cls.model_fields, dict(table)
+        for old, new in RENAMED.items():
+            if old in table and new in fields and old not in fields:
+                if new in table:
+                    raise ValueError(f"{old} is the old name of {new}; give one of them")
+                table[new] = table.pop(old)
+        absent = cls.absent - set(cls.model_fields)
+        wanted = sorted(key for key in absent & set(table) if table[key])
+        if wanted:
+            raise ValueError(
+                f"{wanted[0]} = {table[wanted[0]]} needs to know more of images than their "
+                "captions, as a world does; set it to 0"
+            )
+        return {key: value for key, value in table.items() if key not in absent}
+
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrainingContext:
     """What an objective is given besides its settings: the seed, the data folder, the device.
 
-    ``data`` is the folder of a user's own data, or None for the drawn world; ``pools`` is where
-    drawn pictures are kept; ``device`` is where the loop will put the model; ``resident`` asks to
-    keep the pictures in that device's memory.
+    ``data`` is the folder of a user's own data, or None for a world's; ``pools`` is where a world's
+    images and frozen features are kept; ``device`` is where the loop will put the model;
+    ``resident`` asks to keep the images in that device's memory; ``start`` are the weights that a
+    fresh training starts from; ``encoding`` is that of captions which are not UTF-8.
     """
 
     seed: int = 0
@@ -44,10 +78,12 @@ class Surroundings:
     pools: Path = Path("outputs/pools")
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     resident: bool = False
+    start: Path | None = None
+    encoding: str = ""
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchContext:
     """One process's share of one batch.
 
     ``position`` counts batches from 0; ``size`` is the whole batch over all processes, of which
@@ -100,8 +136,8 @@ class Product:
 
     ``role`` is the place in a kit ("reader", "scorer", ...), ``kind`` the architecture's name,
     ``tensors`` replaces the exponential average's own state dict where a shipped file has other
-    names, ``weights`` is that file's name, ``files`` are further files by name (a tokenizer, a
-    configuration).
+    names, ``weights`` is that file's name, ``licence`` that of the weights, ``files`` are further
+    files by name (a tokenizer, a configuration).
     """
 
     role: str
@@ -111,11 +147,12 @@ class Product:
     settings: Mapping[str, Any] = field(default_factory=dict)
     tensors: Mapping[str, Tensor] | None = None
     weights: str = "model.safetensors"
+    licence: str = LICENCE
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-class Objective(ABC, Generic[BatchT]):
-    """One thing to train; lives in ``guided/training/<name>.py`` under that file's name.
+class TrainingObjective(ABC, Generic[BatchT]):
+    """One thing to train; lives in ``guided/training/objectives/<name>.py`` under that name.
 
     The loop calls ``build`` once, then for each position ``batch`` (in a background thread, one or
     two positions ahead) and ``loss``, now and then ``monitor``, and ``product`` at the end.
@@ -126,27 +163,27 @@ class Objective(ABC, Generic[BatchT]):
     #: What it learns from, in words, when that cannot be a folder of the user's.
     own_data: ClassVar[str] = ""
 
-    def __init__(self, settings: Any, around: Surroundings) -> None:
+    def __init__(self, settings: Any, ctx: TrainingContext) -> None:
         """Raises ``CannotDo`` when a data folder is given and this objective takes none."""
-        if self.own_data and around.data is not None:
+        if self.own_data and ctx.data is not None:
             raise CannotDo(
                 f"The objective {self.name!r} learns from {self.own_data} and takes no data "
-                f"folder; given: {around.data}.",
+                f"folder; given: {ctx.data}.",
                 hint="Leave --data out.",
             )
         self.settings = settings
-        self.around = around
+        self.ctx = ctx
 
     @abstractmethod
     def build(self) -> nn.Module:
-        """The module to train, float32 on the CPU, its weights a function of ``around.seed``.
+        """The module to train, float32 on the CPU, its weights a function of ``ctx.seed``.
 
         The loop has seeded torch's own generator, so plain constructors may be used.  Everything
         trained must be a parameter of this one module (wrap several in an ``nn.ModuleDict``).
         """
 
     @abstractmethod
-    def batch(self, share: Share) -> BatchT:
+    def batch(self, share: BatchContext) -> BatchT:
         """This process's rows of the batch at ``share.position``, on the CPU or on the device.
 
         Runs in another thread: draw from ``share.generator(...)`` only, never from torch's global
@@ -154,7 +191,7 @@ class Objective(ABC, Generic[BatchT]):
         """
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: BatchT, share: Share) -> tuple[Tensor, Parts]:
+    def loss(self, model: nn.Module, batch: BatchT, share: BatchContext) -> tuple[Tensor, Parts]:
         """The scalar to minimise (a mean over this process's rows) and named parts for the log.
 
         Called under autocast when the recipe's precision is bf16: bring logits to float32 before a
@@ -162,6 +199,15 @@ class Objective(ABC, Generic[BatchT]):
         use ``self.inside(model)`` for attributes).  The global generator is seeded from the
         position, so dropout is repeatable.
         """
+
+    def data_digest(self) -> str:
+        """The identity of the user's data, by content; "" without any.  Here: of all its files.
+
+        Raises:
+            UsageError: there is no such folder, or a file of it cannot be read.
+        """
+        folder = self.ctx.data
+        return "" if folder is None else files_digest(folder, files_of(folder))
 
     def monitor(self, model: nn.Module) -> dict[str, float]:
         """Figures of the exponential average (evaluation mode, float32) on data of its own.
@@ -173,6 +219,10 @@ class Objective(ABC, Generic[BatchT]):
     def product(self, model: nn.Module) -> Product:
         """What goes on the card; ``model`` is the exponential average as it will be shipped."""
         return Product(role=self.name, kind=self.name)
+
+    def card_figures(self, model: nn.Module) -> Mapping[str, Metric]:
+        """The card's figures of shipped weights put back by ``restore``, measured again."""
+        return self.product(model).metrics
 
     def restore(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         """Put shipped tensors (float32) back into the bare module, for the portable resume.

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from guided.training.objective import Objective
+from guided.training.distributed_muon import DistributedMuon
+from guided.training.objective import TrainingObjective
 from guided.training.settings import TrainingSettings
-from guided.training.team_muon import TeamMuon
 
 #: A group's key: its learning rate is so many times the recipe's.
 TIMES = "times"
@@ -54,7 +54,10 @@ class Optimisers:
 
 
 def optimiser_of(
-    objective: Objective[Any], model: nn.Module, settings: TrainingSettings, device: torch.device
+    objective: TrainingObjective[Any],
+    model: nn.Module,
+    settings: TrainingSettings,
+    device: torch.device,
 ) -> torch.optim.Optimizer | Optimisers:
     """The optimiser that a recipe names, over everything of a model that is trained."""
     hidden: list[nn.Parameter] = []
@@ -68,7 +71,7 @@ def optimiser_of(
     )
     if settings.optimiser == "adamw":
         return rest
-    muon = TeamMuon(
+    muon = DistributedMuon(
         [{"params": hidden, TIMES: settings.muon_lr}],
         weight_decay=settings.weight_decay / settings.muon_lr,
         adjust_lr_fn="match_rms_adamw",
@@ -87,7 +90,7 @@ def _trained(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def _groups(
-    objective: Objective[Any], model: nn.Module, decay: float, hidden: set[int]
+    objective: TrainingObjective[Any], model: nn.Module, decay: float, hidden: set[int]
 ) -> Iterator[dict[str, Any]]:
     named = [(name, p) for name, p in _trained(model) if id(p) not in hidden]
     yield {"params": [p for n, p in named if objective.decays(n, p)], "weight_decay": decay}

@@ -10,11 +10,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from guided.core.tables import ENCODING_HELP
+
 #: Keys that say how long, where and how fast, not what is trained: they may change at a resume.
 FREE_KEYS = frozenset(
     {
         "checkpoint_minutes", "monitor_samples", "report_steps", "nice", "work", "pools", "data",
-        "prefetch", "threads", "resident",
+        "prefetch", "threads", "resident", "tracker", "encoding",
     }
 )  # fmt: skip
 
@@ -40,7 +42,7 @@ class TrainingSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    objective: str = key("what is trained: a file in guided/training", "")
+    objective: str = key("what is trained, by name: guided list objectives", "")
     name: str = key("name of the trained model; default: the objective's", "")
     settings: dict[str, Any] = key("the objective's own keys", {})
 
@@ -65,6 +67,9 @@ class TrainingSettings(BaseModel):
     monitor_samples: int = key("samples between two looks at the monitor; 0: never", 50_000, ge=0)
     report_steps: int = key("training steps between two reports", 20, ge=1)
     checkpoint_minutes: float = key("minutes between checkpoints", 5.0, ge=0)
+    tracker: Literal["", "tensorboard", "wandb"] = key(
+        "also report to this tracker, in the training's folder: tensorboard or wandb (offline)", ""
+    )
     rollbacks: int = key("how often a non-finite loss may be rolled back", 5, ge=0)
 
     processes: int = key("processes that train together (started by torchrun)", 1, ge=1)
@@ -73,9 +78,10 @@ class TrainingSettings(BaseModel):
     resident: bool = key("keep the pictures in the device's memory", False)
     nice: int = key("how far the process steps back behind others, 0 to 19", 10, ge=0, le=19)
 
-    data: Path | None = key("folder of your own data; default: the drawn world", None)
+    data: Path | None = key("folder of your own data; default: a world's own", None)
+    encoding: str = key(ENCODING_HELP, "")
     start: Path | None = key("weights to start from (portable resume)", None)
-    pools: Path = key("where drawn pictures are kept", Path("outputs/pools"))
+    pools: Path = key("where a world's images and frozen features are kept", Path("outputs/pools"))
     work: Path = key("where checkpoints are kept", Path("outputs/training"))
 
     @model_validator(mode="after")

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from guided.training.ema import Average
-from guided.training.objective import Objective
+from guided.training.ema import EMA
+from guided.training.objective import TrainingObjective
 from guided.training.optimisers import Optimisers, optimiser_of
 from guided.training.settings import TrainingSettings
 
@@ -30,7 +30,7 @@ class State:
 
     model: nn.Module
     optimiser: torch.optim.Optimizer | Optimisers
-    average: Average
+    ema: EMA
     batch: int
     step: int = 0
     position: int = 0
@@ -53,7 +53,7 @@ class State:
         return {
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "average": self.average.state(),
+            "average": self.ema.state(),
             **{name: getattr(self, name) for name in _PLAIN},
         }
 
@@ -65,7 +65,7 @@ class State:
         """Take back what ``pack`` or ``snapshot`` gave (which stays untouched)."""
         self.model.load_state_dict(packed["model"])
         self.optimiser.load_state_dict(copy.deepcopy(packed["optimiser"]))
-        self.average.load(packed["average"])
+        self.ema.load(packed["average"])
         for name in _PLAIN:
             if name in packed:  # a state of an older release lacks the newest
                 setattr(self, name, copy.deepcopy(packed[name]))
@@ -77,13 +77,15 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def begin(objective: Objective[Any], settings: TrainingSettings, device: torch.device) -> State:
+def begin(
+    objective: TrainingObjective[Any], settings: TrainingSettings, device: torch.device
+) -> State:
     """The state before the first step: fresh weights, optimiser and average on the device."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(objective.around.seed)
+        torch.manual_seed(objective.ctx.seed)
         model = objective.build()
     model = model.to(device).train()
     if device.type != "mps":
         model = model.to(memory_format=torch.channels_last)
     optimiser = optimiser_of(objective, model, settings, device)
-    return State(model, optimiser, Average(model, settings.ema), settings.batch)
+    return State(model, optimiser, EMA(model, settings.ema), settings.batch)

@@ -10,14 +10,14 @@ from torch import Tensor
 from guided.core.images import grid, to_images
 from guided.nets.text_gan import TextGenerator
 from guided.scorers.clip import ClipScorer
-from guided.training.text_gan_world import Looks
+from guided.training.text_gan_data import TextGanValidation
 
 ROWS = 32
 _TWINS = 16
 
 
 @torch.no_grad()
-def pictures_of(generator: TextGenerator, z: Tensor, text: Tensor) -> Tensor:
+def generated_images(generator: TextGenerator, z: Tensor, text: Tensor) -> Tensor:
     """Pictures [n, 3, S, S] in [0, 1], float32, on the CPU."""
     place = next(generator.parameters()).device
     made = [
@@ -28,7 +28,9 @@ def pictures_of(generator: TextGenerator, z: Tensor, text: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def look_at(generator: TextGenerator, scorer: ClipScorer, looks: Looks) -> dict[str, float]:
+def evaluate(
+    generator: TextGenerator, scorer: ClipScorer, val_set: TextGanValidation
+) -> dict[str, float]:
     """Figures of a generator on the monitor's own texts.
 
     ``match``: how often a picture fits its text better than the wrong one; ``cosine`` with its own
@@ -37,16 +39,16 @@ def look_at(generator: TextGenerator, scorer: ClipScorer, looks: Looks) -> dict[
     one grey picture, by which the best weights are kept.
     """
     stream = torch.Generator().manual_seed(0)
-    count, twins = len(looks.texts), min(_TWINS, len(looks.texts))
+    count, twins = len(val_set.texts), min(_TWINS, len(val_set.texts))
     z = torch.randn(count + twins, generator.shape.latent, generator=stream)
-    images = pictures_of(generator, z[:count], looks.texts)
-    seen, real = embedded(scorer, images), embedded(scorer, looks.images)
-    again = pictures_of(generator, z[count:], looks.texts[:twins])
-    grey = looks.images.mean(0, keepdim=True)
+    images = generated_images(generator, z[:count], val_set.texts)
+    seen, real = embedded(scorer, images), embedded(scorer, val_set.images)
+    again = generated_images(generator, z[count:], val_set.texts[:twins])
+    grey = val_set.images.mean(0, keepdim=True)
     far = kid(embedded(scorer, grey).expand(count, -1), real)
     found = {
-        "match": matched(seen, looks),
-        "cosine": float((seen * looks.texts).sum(1).mean()),
+        "match": matched(seen, val_set),
+        "cosine": float((seen * val_set.texts).sum(1).mean()),
         "kid": kid(seen, real),
         "diversity": float((images[:twins] - again).square().mean((1, 2, 3)).sqrt().mean()),
     }
@@ -54,20 +56,20 @@ def look_at(generator: TextGenerator, scorer: ClipScorer, looks: Looks) -> dict[
 
 
 @torch.no_grad()
-def bounds_of(scorer: ClipScorer, looks: Looks) -> dict[str, tuple[float, float]]:
+def bounds_of(scorer: ClipScorer, val_set: TextGanValidation) -> dict[str, tuple[float, float]]:
     """Floor and ceiling of ``match``, ``kid`` and ``cosine``: one grey picture, real pictures.
 
     The ceiling of kid compares one half of the real pictures with the other.
     """
-    real = embedded(scorer, looks.images)
-    grey = embedded(scorer, looks.images.mean(0, keepdim=True)).expand(len(real), -1)
+    real = embedded(scorer, val_set.images)
+    grey = embedded(scorer, val_set.images.mean(0, keepdim=True)).expand(len(real), -1)
     half = len(real) // 2
     return {
-        "match": (0.5, matched(real, looks)),
+        "match": (0.5, matched(real, val_set)),
         "kid": (kid(grey, real), kid(real[:half], real[half:])),
         "cosine": (
-            float((grey * looks.texts).sum(1).mean()),
-            float((real * looks.texts).sum(1).mean()),
+            float((grey * val_set.texts).sum(1).mean()),
+            float((real * val_set.texts).sum(1).mean()),
         ),
     }
 
@@ -79,9 +81,9 @@ def embedded(scorer: ClipScorer, images: Tensor) -> Tensor:
     )
 
 
-def matched(seen: Tensor, looks: Looks) -> float:
+def matched(seen: Tensor, val_set: TextGanValidation) -> float:
     """How often features [n, D] fit their own text better than the wrong one."""
-    own, other = (seen * looks.texts).sum(1), (seen * looks.wrong).sum(1)
+    own, other = (seen * val_set.texts).sum(1), (seen * val_set.wrong).sum(1)
     return float((own > other).float().mean() + 0.5 * (own == other).float().mean())
 
 
@@ -100,14 +102,14 @@ def kid(some: Tensor, others: Tensor) -> float:
     return float(inside(a) + inside(b) - 2 * ((a @ b.T + 1) ** 3).mean())
 
 
-def sample_sheet(generator: TextGenerator, looks: Looks, rows: int = 6) -> bytes:
+def sample_sheet(generator: TextGenerator, val_set: TextGanValidation, rows: int = 6) -> bytes:
     """A PNG: for each of some texts a real picture that it is true of, then four samples."""
-    rows = min(rows, len(looks.texts))
+    rows = min(rows, len(val_set.texts))
     stream = torch.Generator().manual_seed(1)
     z = torch.randn(4, generator.shape.latent, generator=stream).repeat(rows, 1)
-    made = pictures_of(generator, z, looks.texts[:rows].repeat_interleave(4, 0))
+    made = generated_images(generator, z, val_set.texts[:rows].repeat_interleave(4, 0))
     side = made.shape[-1]
-    both = torch.cat([looks.images[:rows, None], made.view(rows, 4, 3, side, side)], 1)
+    both = torch.cat([val_set.images[:rows, None], made.view(rows, 4, 3, side, side)], 1)
     buffer = io.BytesIO()
     sheet = grid(to_images(both.flatten(0, 1)), columns=5)
     sheet.quantize(256).save(buffer, "PNG", optimize=True)  # a third of the size

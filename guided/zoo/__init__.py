@@ -1,7 +1,8 @@
 """Names to weight files: shipped models, user folders, local caches; cards and kits.
 
 ``find`` gives the checked file of a model, ``load_tensors`` and ``load_weights`` its tensors,
-``load_kit`` the models of a kit.  Names are imported at their first use: finding needs no torch.
+``load_kit`` the models of a kit.  Names are imported at their first use, so that
+to find a model needs no torch.
 """
 
 from __future__ import annotations
@@ -11,26 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from guided.zoo.cards import Card, Metric, read_card, write_card
-    from guided.zoo.finding import Found, catalogue, find, names
     from guided.zoo.folders import settle_network, user_folder
     from guided.zoo.kits import ROLES, kit_names, load_kit
     from guided.zoo.packing import load_weights, pack, save_weights, unpack
+    from guided.zoo.resolve import ResolvedModel, catalogue, find, names
     from guided.zoo.safe import NvidiaRecord, load_nvidia_pickle, load_tensors
 
 _HOMES = {
     "Card": "cards",
-    "Found": "finding",
+    "ResolvedModel": "resolve",
     "Metric": "cards",
     "NvidiaRecord": "safe",
     "ROLES": "kits",
-    "catalogue": "finding",
-    "find": "finding",
+    "catalogue": "resolve",
+    "find": "resolve",
     "kit_names": "kits",
     "load_kit": "kits",
     "load_nvidia_pickle": "safe",
     "load_tensors": "safe",
     "load_weights": "packing",
-    "names": "finding",
+    "names": "resolve",
     "pack": "packing",
     "read_card": "cards",
     "save_weights": "packing",
@@ -43,7 +44,7 @@ _HOMES = {
 __all__ = [
     "ROLES",
     "Card",
-    "Found",
+    "ResolvedModel",
     "Metric",
     "NvidiaRecord",
     "catalogue",

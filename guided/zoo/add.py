@@ -10,14 +10,15 @@ from typing import Literal
 from guided.core.files import make_folder, output_error, replacing
 from guided.errors import CorruptWeights, MissingWeights, UsageError
 from guided.zoo.cards import CARD_FILE, NAME, Card, folder_name, write_card
-from guided.zoo.finding import Found, catalogue, public_card
+from guided.zoo.checksums import fresh_digest
 from guided.zoo.folders import SHIPPED, user_folder
-from guided.zoo.manifest import fresh_digest
+from guided.zoo.resolve import ResolvedModel, catalogue, public_card
+from guided.zoo.structure import check_structure
 
 Format = Literal["safetensors", "torch", "nvidia"]
 
 
-def add(file: Path, name: str | None = None) -> Found:
+def add(file: Path, name: str | None = None) -> ResolvedModel:
     """Copy a weight file into the user's folder and write its card; the model found there.
 
     ``name`` is the model's name; by default that of the public model with this file name, or the
@@ -59,7 +60,7 @@ def add(file: Path, name: str | None = None) -> Found:
     except OSError as error:
         raise output_error(target, error) from error
     write_card(card, folder / CARD_FILE)
-    return Found(target, card, "yours")
+    return ResolvedModel(target, card, "yours")
 
 
 def _public_of(file: Path, name: str | None) -> Card | None:
@@ -84,7 +85,9 @@ def _check_name(name: str) -> None:
 
 def _inspect(file: Path) -> tuple[Format, int]:
     """The format and the number of parameters of a file that loads safely."""
-    from guided.zoo.safe import NvidiaRecord, load_nvidia_pickle, load_tensors
+    check_structure(file)
+    from guided.zoo.packing import load_weights
+    from guided.zoo.safe import NvidiaRecord, load_nvidia_pickle
 
     if file.suffix == ".pkl":
         content = load_nvidia_pickle(file)
@@ -92,6 +95,6 @@ def _inspect(file: Path) -> tuple[Format, int]:
         if not isinstance(record, NvidiaRecord):
             raise CorruptWeights(f"{file} holds no generator (G_ema or G).")
         return "nvidia", sum(tensor.numel() for tensor in record.tensors().values())
-    tensors = load_tensors(file)
+    tensors = load_weights(file)
     layout: Format = "safetensors" if file.suffix == ".safetensors" else "torch"
     return layout, sum(tensor.numel() for tensor in tensors.values())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -13,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from guided.core import toml
 from guided.core.files import write_text
+from guided.core.reading import parse_toml, read_text
 from guided.errors import CorruptWeights, nearest
 
 CARD_FILE = "card.toml"
+LARGEST = 1 << 20
+"""Bytes of a card."""
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}(/[A-Za-z0-9][A-Za-z0-9._-]{0,79})?"
 """A model's name: ``reader``, or two parts such as ``ViT-B-32/laion2b_s34b_b79k``."""
 
@@ -44,6 +46,9 @@ class Card(BaseModel):
     files of the model with their sha256 (empty text: not known).  ``size`` is in bytes;
     ``size_about`` is for public files whose exact size is not known.
 
+    ``half`` are large tensors that stay in half precision where the file is packed to int8, and
+    ``earlier`` gives the sha256 of the weights that earlier versions shipped under this name.
+
     ``samples_seen``, ``core_hours`` and ``gpu_minutes`` are those of the training that ended in
     these weights; where it started from other weights, ``samples_before`` and the two others
     named so are what those had cost, all trainings together.
@@ -62,6 +67,8 @@ class Card(BaseModel):
     size: int | None = Field(None, gt=0)
     size_about: str = ""
     companions: dict[str, Sha256 | Literal[""]] = Field(default_factory=dict)
+    half: list[str] = Field(default_factory=list)
+    earlier: dict[str, Sha256] = Field(default_factory=dict)
     source: str = ""
     repository: str = ""
     notes: str = ""
@@ -154,16 +161,14 @@ def read_card(path: Path) -> Card:
         CorruptWeights: no such file, no TOML, or not a card.
     """
     try:
-        if path.stat().st_size > 1 << 20:
-            raise CorruptWeights(f"{path} is too large for a model card.")
-        return _card_of(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        return _card_of(read_text(path, LARGEST), str(path))
+    except (OSError, ValueError) as error:
         raise CorruptWeights(f"{path} cannot be read as a model card ({error}).") from error
 
 
 @lru_cache(maxsize=256)
 def _card_of(text: str, where: str) -> Card:
-    return card_from(tomllib.loads(text), where)
+    return card_from(parse_toml(text, LARGEST), where)
 
 
 def write_card(card: Card, path: Path) -> Path:

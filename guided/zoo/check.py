@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from guided.errors import GuidedError
-from guided.zoo import manifest
+from guided.zoo import checksums
 from guided.zoo.cards import CARD_FILE, read_card
 from guided.zoo.folders import PUBLIC, SHIPPED, user_folder
 
@@ -17,7 +17,7 @@ def check_all() -> list[dict[str, str]]:
     Files are hashed anew, whatever was hashed before; a card that cannot be read is an error of
     its model, never of the others.
     """
-    manifest.forget()
+    checksums.forget()
     results = []
     for root, place in ((SHIPPED, "shipped"), (user_folder(), "yours")):
         for path in sorted(root.glob(f"*/{CARD_FILE}")):
@@ -42,7 +42,7 @@ def _told(check: Callable[[Path], str], path: Path) -> str:
 
 
 def _check_folder(path: Path) -> str:
-    manifest.verify(path.parent, read_card(path))
+    checksums.verify(path.parent, read_card(path))
     return ""
 
 
@@ -51,10 +51,11 @@ def _check_cached(path: Path) -> str:
     card = read_card(path)
     if not card.repository:
         return _ABSENT
-    from guided.zoo.hub import cached
+    from guided.zoo.hub import cached, check_blobs
 
     folder = cached(card)
     if folder is None:
         return _ABSENT
-    manifest.verify(folder, card)
+    check_blobs(folder, card)
+    checksums.verify(folder, card)
     return ""

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from guided.zoo.nvidia import NvidiaRecord, load_nvidia_pickle
-from guided.zoo.safe import load_tensors
+from guided.zoo.packing import load_weights
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     if path.suffix != ".pkl":
-        return Checkpoint(path, load_tensors(path))
+        return Checkpoint(path, load_weights(path))
     tensors: dict[str, Tensor] = {}
     for name, network in load_nvidia_pickle(path).items():
         if isinstance(network, NvidiaRecord):

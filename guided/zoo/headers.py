@@ -7,16 +7,21 @@ table must describe the bytes exactly.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
+from guided.core.reading import parse_json
 from guided.errors import CorruptWeights
 
 MAX_HEADER = 16 << 20
 MAX_TENSORS = 20_000
+MAX_VALUES = 500_000
 MAX_AXES = 16
+MAX_NAME = 1000
+"""Characters of a tensor's name."""
+PACKED = "::int8"
+"""How the names of tensors end that are int8 with a scale for each channel."""
 
 ITEM_BITS = {
     "F64": 64, "I64": 64, "U64": 64, "C64": 64, "F32": 32, "I32": 32, "U32": 32, "F16": 16,
@@ -51,20 +56,24 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
     return table, metadata
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is a safetensors file with tensors of ``zoo.packing``, by its header.
+
+    Raises:
+        CorruptWeights: as ``read_header``.
+    """
+    return path.suffix == ".safetensors" and any(
+        name.endswith(PACKED) for name in read_header(path)[0]
+    )
+
+
 def _parse(path: Path, raw: bytes) -> dict[str, Any]:
     try:
-        table = json.loads(raw.decode(), object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+        table = parse_json(raw, MAX_HEADER, deepest=4, most=MAX_VALUES)
+    except ValueError as error:
         raise _fault(path, f"its header is not valid JSON ({error})") from error
     if not isinstance(table, dict):
         raise _fault(path, "its header is not a table")
-    return table
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name comes twice")
     return table
 
 

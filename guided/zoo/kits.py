@@ -5,6 +5,7 @@ from __future__ import annotations
 import tomllib
 from pathlib import Path
 
+from guided.core.reading import read_toml
 from guided.errors import RecipeError, UsageError, nearest
 from guided.zoo.folders import KITS
 
@@ -42,6 +43,20 @@ def about_kit(name: str) -> str:
     return str(_table(KITS / f"{name}.toml").get("about", ""))
 
 
+def kit_world(name: str) -> str:
+    """The name of the world that a kit's images are of; empty where it names none.
+
+    Raises:
+        UsageError: no kit of that name.
+        RecipeError: a value that is no name.
+    """
+    load_kit(name)
+    world = _table(KITS / f"{name}.toml").get("world", "")
+    if not isinstance(world, str):
+        raise RecipeError(f"The kit {name!r} must give 'world' a name, not {world!r}.")
+    return world
+
+
 def read_kit(path: Path) -> dict[str, str]:
     """The model names in a kit file by role.
 
@@ -49,11 +64,13 @@ def read_kit(path: Path) -> dict[str, str]:
         RecipeError: no TOML, no table ``roles``, an unknown role or a value that is no name.
     """
     table = _table(path)
-    extra = sorted(set(table) - {"about", "roles"})
+    extra = sorted(set(table) - {"about", "roles", "world"})
     roles = table.get("roles")
     if extra or not isinstance(roles, dict):
         wrong = f"the unknown key {extra[0]!r}" if extra else "no table 'roles'"
-        raise RecipeError(f"{path} has {wrong}.", hint="A kit has 'about' and the table 'roles'.")
+        raise RecipeError(
+            f"{path} has {wrong}.", hint="A kit has 'about', 'world' and the table 'roles'."
+        )
     for role, model in roles.items():
         if role not in ROLES:
             raise RecipeError(f"{path} has the unknown role {role!r}.", hint=nearest(role, ROLES))
@@ -64,6 +81,6 @@ def read_kit(path: Path) -> dict[str, str]:
 
 def _table(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise RecipeError(f"{path} cannot be read as a kit ({error}).") from error

@@ -1,53 +1,24 @@
 """Network pickles of StyleGAN2-ADA and its relatives, read without running them.
 
 Such a file (``ffhq.pkl``) carries the Python source of its networks and, when unpickled the usual
-way, executes it.  Here two allow-lists stand in between: one of pickle instructions, one of
-constructors, each a stand-in of ours (guided.zoo.inert).  Nothing that the file names is ever
-imported, and its source text is dropped unread.
+way, executes it.  Here its instructions, its names and what it would cost are checked first
+(guided.zoo.structure); then an allow-list of constructors, each a stand-in of ours
+(guided.zoo.pickle_stubs), reads it.  Nothing that the file names is ever imported, and its source
+text is dropped unread.
 """
 
 from __future__ import annotations
 
-import io
 import pickle
-import pickletools
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from guided.errors import CannotDo, CorruptWeights, GuidedError, MissingWeights, UnsafeWeights
-from guided.zoo.inert import CONSTRUCTORS, DTYPES, Constructor, NvidiaRecord, settled
+from guided.errors import CorruptWeights, GuidedError, MissingWeights, UnsafeWeights
+from guided.zoo.pickle_stubs import CONSTRUCTORS, DTYPES, Constructor, NvidiaRecord, settled
+from guided.zoo.structure import check_network, check_network_name
 
 __all__ = ["NvidiaRecord", "load_nvidia_pickle"]
-
-MAX_BYTES = 4 << 30
-MAX_INSTRUCTIONS = 5_000_000
-
-INSTRUCTIONS = frozenset(
-    (
-        *(
-            "PROTO",
-            "FRAME",
-            "STOP",
-            "MARK",
-            "POP",
-            "POP_MARK",
-            "DUP",
-            "NONE",
-            "NEWTRUE",
-            "NEWFALSE",
-        ),
-        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-        *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
-        *("EMPTY_LIST", "APPEND", "APPENDS", "LIST", "EMPTY_SET", "ADDITEMS", "FROZENSET"),
-        *("EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
-        *("EMPTY_DICT", "DICT", "SETITEM", "SETITEMS"),
-        *("BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
-        *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NEWOBJ"),
-    )
-)
-"""The pickle instructions that data, calls of allowed constructors and their states need."""
 
 #: What Python's pickle machinery raises on damaged input.
 _DAMAGE = (
@@ -73,28 +44,17 @@ def load_nvidia_pickle(path: Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise MissingWeights(f"There is no weight file {path}.", hint="Check the path.")
-    if path.stat().st_size > MAX_BYTES:
-        raise CorruptWeights(f"{path} is larger than {MAX_BYTES >> 30} GiB.")
-    data = path.read_bytes()
-    if data[:2] == b"PK":
-        raise CorruptWeights(
-            f"{path} is a torch archive, not a network pickle.",
-            hint="Give it the ending .pt; it is then read as torch weights.",
-        )
-    if data[:1] != b"\x80":
-        raise CorruptWeights(
-            f"{path} is not a network pickle.", hint="Get the file again from its source."
-        )
-    content = _read(path, data)
+    check_network(path)
+    content = _read(path)
     if not isinstance(content, dict):
         raise CorruptWeights(f"{path} holds {type(content).__name__}, not a table of networks.")
     return content
 
 
-def _read(path: Path, data: bytes) -> Any:
+def _read(path: Path) -> Any:
     try:
-        _check_instructions(data)
-        return settled(_Reader(io.BytesIO(data)).load(), {})
+        with path.open("rb") as file:
+            return settled(_Reader(file).load(), {})
     except GuidedError as error:
         raise type(error)(f"{path} was not loaded: {error.message}", hint=error.hint) from error
     except RecursionError as error:
@@ -126,24 +86,11 @@ def _damaged(path: Path, error: Exception) -> CorruptWeights:
     )
 
 
-def _check_instructions(data: bytes) -> None:
-    """Refuse instructions beyond the list, and memo numbers that would fill the memory."""
-    for count, (instruction, argument, position) in enumerate(pickletools.genops(data), 1):
-        if instruction.name not in INSTRUCTIONS:
-            raise UnsafeWeights(
-                f"the pickle instruction {instruction.name} at byte {position} is not allowed.",
-                hint="No network pickle of StyleGAN2-ADA needs it.",
-            )
-        if instruction.name == "LONG_BINPUT" and isinstance(argument, int) and argument > count:
-            raise CorruptWeights(f"the memo number {argument} at byte {position} is impossible.")
-        if count > MAX_INSTRUCTIONS:
-            raise CorruptWeights(f"it has more than {MAX_INSTRUCTIONS} instructions.")
-
-
 class _Reader(pickle.Unpickler):
     """An unpickler that knows the allowed constructors and nothing else."""
 
     def find_class(self, module: str, name: str) -> Any:
+        check_network_name(module, name)
         if (module, name) == ("dnnlib.util", "EasyDict"):
             return dict
         if (module, name) == ("collections", "OrderedDict"):
@@ -153,15 +100,7 @@ class _Reader(pickle.Unpickler):
         function = CONSTRUCTORS.get((module, name))
         if function is not None:
             return Constructor(function)
-        if "tflib" in module.split(".") or module.partition(".")[0] == "tensorflow":
-            raise CannotDo(
-                "it is a TensorFlow network, which TensorFlow 1 rebuilds by running code it holds.",
-                hint="Convert it with NVIDIA's stylegan2-ada-pytorch, or get the PyTorch weights.",
-            )
-        raise UnsafeWeights(
-            f"it asks for {module[:80]}.{name[:80]}, which no network needs.",
-            hint="Get the file from NVIDIA, or ask its author for safetensors.",
-        )
+        raise UnsafeWeights(f"it asks for {module[:80]}.{name[:80]}, which no network needs.")
 
     def persistent_load(self, pid: Any) -> Any:
         raise UnsafeWeights("it refers to objects outside the file.")

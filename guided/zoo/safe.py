@@ -21,18 +21,28 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from guided.errors import CorruptWeights, MissingWeights, UnsafeWeights
-from guided.zoo.headers import MAX_TENSORS, read_header
+from guided.zoo.headers import MAX_NAME, MAX_TENSORS
 from guided.zoo.nvidia import NvidiaRecord, load_nvidia_pickle, wants_code
+from guided.zoo.pickle_machine import MAX_STEPS, SPARE
+from guided.zoo.structure import SHARED, check_weights
 
 __all__ = ["NvidiaRecord", "load_nvidia_pickle", "load_tensors"]
 
-TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt"})
 MAX_DEPTH = 32
 
 _DAMAGE = (
     RuntimeError, ValueError, TypeError, LookupError, AttributeError, OSError, EOFError,
     ArithmeticError, MemoryError, AssertionError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
+
+
+class Options:
+    """An inert stand-in for ``argparse.Namespace``, which trainings save beside their weights."""
+
+    __slots__ = ()
+
+    def __setstate__(self, state: object) -> None:
+        """Keep nothing: the options of a training are no weights."""
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -50,20 +60,15 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise MissingWeights(f"There is no weight file {path}.", hint="Check the path.")
-    if path.suffix == ".safetensors":
-        read_header(path)
-        return _load_safetensors(path)
-    if path.suffix in TORCH_SUFFIXES:
-        return flatten(_load_torch(path), str(path))
     if path.suffix == ".pkl":
         raise UnsafeWeights(
             f"{path} is a bare pickle, which can run code.",
             hint="Network pickles of StyleGAN2 are read by the generator that names them.",
         )
-    raise CorruptWeights(
-        f"{path} has the ending {path.suffix or 'none'!r}, which no weight file has.",
-        hint=f"Known: .safetensors, {', '.join(sorted(TORCH_SUFFIXES))}.",
-    )
+    check_weights(path)
+    if path.suffix == ".safetensors":
+        return _load_safetensors(path)
+    return flatten(_load_torch(path), str(path))
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -79,22 +84,13 @@ def _load_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _load_torch(path: Path) -> object:
     try:
-        if zipfile.is_zipfile(path) and _is_program(path):
-            raise UnsafeWeights(
-                f"{path} is a TorchScript archive, which is a program.",
-                hint="Use a file that holds the weights alone (a state dict or safetensors).",
-            )
-        loaded: object = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([(Options, "argparse.Namespace")]):
+            loaded: object = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise (_unsafe if wants_code(error) else _damaged)(path, error) from error
     except _DAMAGE as error:
         raise _damaged(path, error) from error
     return loaded
-
-
-def _is_program(path: Path) -> bool:
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def _damaged(path: Path, error: Exception) -> CorruptWeights:
@@ -128,31 +124,61 @@ def flatten(loaded: object, name: str) -> dict[str, Tensor]:
             more elements than are stored.
     """
     tensors: dict[str, Tensor] = {}
-    for key, tensor in _leaves(loaded, "", 0, name):
+    claimed = 0
+    stored: dict[int, int] = {}
+    for key, tensor in _Leaves(name).of(loaded, "", 0):
         if key in tensors:
             raise CorruptWeights(f"{name} has two tensors called {key!r}.")
         if len(tensors) >= MAX_TENSORS:
             raise CorruptWeights(f"{name} holds more than {MAX_TENSORS} tensors.")
-        tensors[key] = _plain(tensor, key, name)
+        tensors[key] = plain = _plain(tensor, key, name)
+        storage = plain.untyped_storage()
+        stored[storage.data_ptr()] = storage.nbytes()
+        claimed += plain.numel() * plain.element_size()
+        if claimed > SPARE and claimed > SPARE + SHARED * sum(stored.values()):
+            raise CorruptWeights(
+                f"The tensor {key!r} of {name} claims {plain.numel()} elements, "
+                f"but only {storage.nbytes()} bytes are stored."
+            )
     if not tensors:
         raise CorruptWeights(f"{name} holds no tensor.", hint="Is it really a weight file?")
     return tensors
 
 
-def _leaves(value: Any, prefix: str, depth: int, name: str) -> Iterator[tuple[str, Tensor]]:
-    if depth > MAX_DEPTH:
-        raise CorruptWeights(f"{name} nests its tables deeper than {MAX_DEPTH}.")
-    if isinstance(value, Tensor):
-        yield prefix or "tensor", value
-        return
-    if isinstance(value, dict):
-        parts = [(str(key), item) for key, item in value.items()]
-    elif isinstance(value, (list, tuple)):
-        parts = [(str(i), item) for i, item in enumerate(value)]
-    else:
-        return
-    for key, item in parts:
-        yield from _leaves(item, f"{prefix}.{key}" if prefix else key, depth + 1, name)
+class _Leaves:
+    """The tensors of nested tables by dotted name; shared parts without any are seen once."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.visits = name, 0
+        self.barren: set[int] = set()
+
+    def of(self, value: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors, in order."""
+        if depth > MAX_DEPTH:
+            raise CorruptWeights(f"{self.name} nests its tables deeper than {MAX_DEPTH}.")
+        if isinstance(value, Tensor):
+            yield prefix or "tensor", value
+            return
+        if not isinstance(value, (dict, list, tuple)) or id(value) in self.barren:
+            return
+        self.visits += len(value)
+        if self.visits > 2 * MAX_STEPS:
+            raise CorruptWeights(f"{self.name} repeats its tables more often than makes sense.")
+        bare = True
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            if not isinstance(item, (Tensor, dict, list, tuple)):
+                continue
+            for leaf in self.of(item, self._joined(prefix, key), depth + 1):
+                bare = False
+                yield leaf
+        if bare:
+            self.barren.add(id(value))
+
+    def _joined(self, prefix: str, key: object) -> str:
+        joined = f"{prefix}.{key}" if prefix else str(key)
+        if len(joined) > MAX_NAME:
+            raise CorruptWeights(f"{self.name} has a tensor whose name is longer than {MAX_NAME}.")
+        return joined
 
 
 def _plain(tensor: Tensor, key: str, name: str) -> Tensor:
@@ -160,10 +186,4 @@ def _plain(tensor: Tensor, key: str, name: str) -> Tensor:
     if not dense or tensor.is_quantized:
         raise CorruptWeights(f"The tensor {key!r} of {name} is sparse, quantised or has no data.")
     tensor = tensor.detach()
-    stored = tensor.untyped_storage().nbytes()
-    if tensor.numel() * tensor.element_size() > stored:
-        raise CorruptWeights(
-            f"The tensor {key!r} of {name} claims {tensor.numel()} elements, "
-            f"but only {stored} bytes are stored."
-        )
     return tensor.as_subclass(Tensor)

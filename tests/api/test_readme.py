@@ -12,6 +12,8 @@ import pytest
 
 from guided.errors import MissingWeights
 
+pytestmark = pytest.mark.usefixtures("shared_models")
+
 README = Path(__file__).resolve().parents[2] / "README.md"
 _BLOCK = re.compile(r"^```(\w+)[^\n]*\n(.*?)^```\s*$", re.DOTALL | re.MULTILINE)
 #: A block whose opening line says so is shown, not run: ```python no-run

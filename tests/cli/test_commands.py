@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import json
+import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
 import click
 import pytest
 
-from guided.cli import main, watch
+from guided.cli import console, main, watch
 from guided.cli.group import COMMANDS, guided, short_help
 from guided.cli.options import COMMON_KEYS
+from guided.cli.watch import lines_of
 from guided.core.run import Result, Run, Step
 from guided.errors import CannotDo
 from guided.recipe import COMMON, Recipe, task_module
@@ -62,7 +65,7 @@ def test_help_names_every_command(guided_cli: Callable) -> None:
         (["portraits", "--cuont", "3"], 2, "--count"),
         (["portraits", "--count", "0"], 2, "count = 0: input should be greater than or equal to 1"),
         (["portraits", "--split", "tset"], 2, "'tset' is not one of"),
-        (["edit", "--prompt", "x", "--method", "foo"], 2, "'delta', 'refine', 'sdedit'"),
+        (["edit", "--prompt", "x", "--method", "foo"], 2, "p2p, refine, sdedit, text-diff"),
         (["portraits", "--set", "cuont=3"], 2, "unknown key 'cuont'. Did you mean 'count'?"),
         (["portraits", "--set", "count"], 2, "Write --set key=value."),
         (
@@ -73,8 +76,10 @@ def test_help_names_every_command(guided_cli: Callable) -> None:
         (["portraits", "--seed", "-1"], 2, "must be 0 or more"),
         (["portraits", "--kit", "photos"], 2, "Did you mean 'photo'?"),
         (["run", "no-such.toml"], 2, "Cannot read the recipe no-such.toml"),
+        (["rerun", "no-such"], 2, "There is no run folder or picture no-such."),
+        (["rerun", "."], 2, "is not the folder of a finished run"),
+        (["again", "no-such"], 2, "guided again is now guided rerun."),
         (["again", "no-such"], 2, "There is no run folder or picture no-such."),
-        (["again", "."], 2, "is not the folder of a finished run"),
         (["show", "no-such.png"], 2, "There is no file no-such.png."),
         (["list", "taks"], 2, "Did you mean 'tasks'?"),
     ],
@@ -148,6 +153,22 @@ def test_show_tells_the_recipe(guided_cli: Callable, tmp_path: Path) -> None:
     assert Recipe.loads(guided_cli("show", tmp_path).out).seed == 3
 
 
+@pytest.mark.parametrize(
+    "words", [("portraits", "--count", "1", "--out"), ("rerun",), ("run",), ("show",), ("read",)]
+)
+@pytest.mark.parametrize("kind", ["long", "loop"])
+def test_names_that_no_system_takes(
+    guided_cli: Callable, tmp_path: Path, words: tuple[str, ...], kind: str
+) -> None:
+    name = tmp_path / ("x" * 400 if kind == "long" else "loop")
+    if kind == "loop":
+        name.symlink_to(name)
+    said = guided_cli(*words, name)
+    assert said.status in (1, 2)
+    assert "unexpected" not in said.err
+    assert name.name[:20] in said.err
+
+
 def _start(steps: Callable[[], object]) -> Callable[..., Run]:
     return lambda *_, **__: Run(steps())  # type: ignore[arg-type]
 
@@ -198,16 +219,61 @@ def test_errors_of_files_give_status_one(guided_cli: Callable, monkeypatch) -> N
     assert "guided: /b.png: not a picture" in said.err
 
 
-def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere() -> None:
-    live, plain = io.StringIO(), io.StringIO()
-    for stream, terminal in ((live, True), (plain, False)):
-        progress = watch.Progress(stream, live=terminal)
-        for index in range(1, 501):
-            progress.show(Step(index, 500, "edit", {"clip": 0.5}))
-        progress.close()
-    assert live.getvalue().endswith("500/500 clip 0.5\n")
-    assert live.getvalue().count("\n") == 1
-    assert plain.getvalue().splitlines() == ["edit [####################] 500/500 clip 0.5"]
+class Terminal(io.StringIO):
+    encoding = "ascii"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _shown_by_progress(stream: io.StringIO, label: str = "edit") -> str:
+    progress = watch.Progress(stream)
+    for index in range(1, 501):
+        progress.show(Step(index, 500, label, {"clip": 0.5}))
+    progress.close()
+    return stream.getvalue()
+
+
+def test_progress_is_one_line_on_a_terminal_and_few_lines_elsewhere(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    live = _shown_by_progress(Terminal())
+    assert live.count("\n") == 1
+    assert "500/500" in live
+    assert "clip 0.5" in live
+    plain = ["edit [####################] 500/500 clip 0.5"]
+    assert _shown_by_progress(io.StringIO()).splitlines() == plain
+    monkeypatch.setenv("TERM", "dumb")
+    assert _shown_by_progress(Terminal()).splitlines() == plain
+
+
+def test_names_are_neither_markup_nor_control_characters(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    evil = "[bold]x[/] :smile: \x1b[2J \u20ac"
+    wanted = "[bold]x[/] :smile: \\u001b[2J \\u20ac"
+    assert wanted in _shown_by_progress(Terminal(), evil)
+    for write in (
+        lambda: console.line(evil),
+        lambda: console.line("", head=evil),
+        lambda: console.table([{"name": evil, "place": "shipped"}], []),
+    ):
+        stream = Terminal()
+        with contextlib.redirect_stdout(stream):
+            write()
+        assert wanted in stream.getvalue()
+        assert "\x1b[2J" not in stream.getvalue()
+
+
+def test_a_table_that_is_too_wide_and_one_in_a_pipe_are_lines(monkeypatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "40")
+    path = "/" + "long/" * 20 + "name.png"
+    for stream in (Terminal(), io.StringIO()):
+        with contextlib.redirect_stdout(stream):
+            console.table([{"file": path, "score": "1"}], [f"{path} 1"])
+        assert stream.getvalue() == f"{path} 1\n"
 
 
 def test_answers_for_people() -> None:
@@ -230,6 +296,33 @@ def test_lists(guided_cli: Callable, what: str) -> None:
     assert all(entry["name"] for entry in entries)
     shown = guided_cli("list", what).out
     assert all(entry["name"] in shown for entry in entries)
+
+
+@pytest.mark.parametrize(
+    ("what", "methods"),
+    [
+        ("generators", {"start", "render"}),
+        ("scorers", {"embed_images", "embed_texts"}),
+        ("losses", {"bind"}),
+    ],
+)
+def test_a_registry_lists_what_it_says_and_nothing_else(
+    guided_cli: Callable, what: str, methods: set[str]
+) -> None:
+    """Exactly the modules that define a class with the methods of the registry's protocol."""
+    package = importlib.import_module(f"guided.{what}")
+    names = set()
+    for module in pkgutil.walk_packages(package.__path__, f"guided.{what}."):
+        own = [
+            known for known in vars(importlib.import_module(module.name)).values()
+            if isinstance(known, type) and known.__module__ == module.name
+        ]  # fmt: skip
+        if any(methods <= set(dir(known)) for known in own):
+            names.add(module.name.split(".")[2])
+    assert names
+    entries = guided_cli("list", what, "--json").answer[what]
+    assert [entry["name"] for entry in entries] == sorted(names)
+    assert all(entry["about"] for entry in entries)
 
 
 def test_list_tasks_is_what_the_folder_holds(guided_cli: Callable) -> None:
@@ -272,7 +365,7 @@ def test_doctor_names_the_repair(guided_cli: Callable, monkeypatch) -> None:
 
 
 def test_numbers_json_has_no_word_for_become_null(guided_cli: Callable, tmp_path: Path) -> None:
-    from guided.keeping import plain
+    from guided.run_folder import plain
 
     held = plain({"a": [float("nan"), float("inf"), 1.5], "b": Path("x"), "c": (1,)}, {})
     assert json.dumps(held, allow_nan=False) == '{"a": [null, null, 1.5], "b": "x", "c": [1]}'
@@ -285,3 +378,12 @@ def test_a_recipe_is_run_and_not_edited(guided_cli: Callable, tmp_path: Path) ->
     assert said.status == 2
     assert f"{recipe} is a recipe" in said.err
     assert f"guided run {recipe}" in said.err
+
+
+def test_lines_for_people_leave_out_what_is_not_there() -> None:
+    answer = {
+        "results": [{"file": "a.png", "score": 0.5, "missing": None}],
+        "left_out": [{"file": "b.heic", "reason": "HEIC pictures are not read"}],
+    }
+    told = ["a.png", "  score: 0.500", "left out: b.heic: HEIC pictures are not read"]
+    assert list(lines_of(answer)) == told

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-HEAVY = ("torch", "numpy", "pydantic", "transformers", "diffusers", "open_clip", "PIL")
+HEAVY = ("torch", "numpy", "pydantic", "transformers", "diffusers", "open_clip", "PIL", "rich")
 LOUD = "import json, sys; print('\\n' + json.dumps([m for m in {heavy} if m in sys.modules]))"
 
 
@@ -50,7 +50,7 @@ def test_help_loads_nothing_heavy() -> None:
     ],
 )
 def test_no_torch_for_lists_helps_and_recipe_errors(words: list[str]) -> None:
-    assert _loaded(words, ("torch", "transformers", "diffusers", "open_clip")) == []
+    assert _loaded(words, ("torch", "transformers", "diffusers", "open_clip", "rich")) == []
 
 
 def test_module_and_command_are_the_same(tmp_path) -> None:

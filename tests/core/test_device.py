@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from guided.core import device as policy
-from guided.core.device import Device, available, multiplies_bf16, quickest
+from guided.core.device import Device, available, fastest_precision, multiplies_bf16
 from guided.errors import UsageError
 
 
@@ -40,7 +40,7 @@ def test_an_absent_device_is_named_with_what_there_is(monkeypatch: pytest.Monkey
 
 def test_settle_freezes_and_converts() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Dropout(), nn.BatchNorm1d(2))
-    settled = Device("cpu", "bf16").settle(module)
+    settled = Device("cpu", "bf16").prepare(module)
     assert settled is module
     assert not any(part.training for part in settled.modules())
     assert not any(parameter.requires_grad for parameter in settled.parameters())
@@ -69,10 +69,10 @@ def test_bf16_only_where_the_processor_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, able: bool, expected: str
 ) -> None:
     monkeypatch.setattr(policy, "multiplies_bf16", lambda device: able)
-    assert quickest(torch.device("cpu"), "bf16") == expected
-    assert quickest(torch.device("cpu"), "fp32") == "fp32"
+    assert fastest_precision(torch.device("cpu"), "bf16") == expected
+    assert fastest_precision(torch.device("cpu"), "fp32") == "fp32"
 
 
 def test_other_devices_multiply_bf16() -> None:
     assert multiplies_bf16(torch.device("cuda"))
-    assert quickest(torch.device("cuda"), "bf16") == "bf16"
+    assert fastest_precision(torch.device("cuda"), "bf16") == "bf16"

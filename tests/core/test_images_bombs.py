@@ -13,7 +13,7 @@ from PIL import Image
 
 from guided.core.images import open_image
 from guided.errors import ImageError
-from tests.png_bytes import png
+from tests.helpers.png_bytes import png
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

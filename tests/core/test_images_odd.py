@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from guided.core.decode import DECODER_ERRORS, check_size, to_rgb
 from guided.core.images import open_image
 from guided.errors import ImageError
-from tests.png_bytes import png
+from tests.helpers.png_bytes import png
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 

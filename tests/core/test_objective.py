@@ -12,7 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from guided.core.objective import BoundLoss, BoundObjective, Draft, Loss, Objective, Scene, Sight
+from guided.core.objective import (
+    BoundLoss,
+    BoundObjective,
+    Candidate,
+    Loss,
+    LossContext,
+    Modality,
+    Objective,
+)
 from guided.errors import CannotDo, ShapeError
 
 
@@ -21,9 +29,9 @@ class Near(Loss):
     """Squared distance of the leaf ``w`` to a number, a row."""
 
     to: float = 0.0
-    sees: ClassVar[Sight] = "latent"
+    modality: ClassVar[Modality] = "latent"
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    def bind(self, scene: LossContext) -> BoundLoss:
         return lambda draft: ((draft.latent["w"] - self.to) ** 2).flatten(1).sum(1)
 
 
@@ -31,7 +39,7 @@ class Near(Loss):
 class MeanBrightness(Loss):
     """Mean of the picture, a row."""
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    def bind(self, scene: LossContext) -> BoundLoss:
         return lambda draft: draft.image.flatten(1).mean(1)
 
 
@@ -39,9 +47,9 @@ class MeanBrightness(Loss):
 class WordClip(Loss):
     """Wants words."""
 
-    sees: ClassVar[Sight] = "words"
+    modality: ClassVar[Modality] = "text"
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    def bind(self, scene: LossContext) -> BoundLoss:
         raise AssertionError("never bound")
 
 
@@ -61,7 +69,7 @@ class Eye:
         return torch.ones(len(texts), 3)
 
 
-def draft(rows: int = 3, start: Draft | None = None) -> tuple[Draft, list[int]]:
+def draft(rows: int = 3, start: Candidate | None = None) -> tuple[Candidate, list[int]]:
     renders: list[int] = []
 
     def render(latent: dict[str, Tensor]) -> Tensor:
@@ -69,14 +77,14 @@ def draft(rows: int = 3, start: Draft | None = None) -> tuple[Draft, list[int]]:
         return latent["w"][:, :3, None, None].expand(-1, -1, 4, 4).sigmoid()
 
     w = torch.arange(float(rows * 4)).view(rows, 4) / 10
-    return Draft({"w": w.requires_grad_()}, render, 0.5, start), renders
+    return Candidate({"w": w.requires_grad_()}, render, 0.5, start), renders
 
 
-def scene(**changes: Any) -> Scene:
-    return Scene(**({"scorer": None, "prompts": ("x",), "start": draft()[0]} | changes))
+def scene(**changes: Any) -> LossContext:
+    return LossContext(**({"scorer": None, "prompts": ("x",), "start": draft()[0]} | changes))
 
 
-def total(objective: Objective, at: Draft) -> Tensor:
+def total(objective: Objective, at: Candidate) -> Tensor:
     value: Tensor = objective.bind(scene())(at)[0]
     return value
 
@@ -110,6 +118,9 @@ def test_weight_zero_is_told_but_has_no_say() -> None:
     assert set(parts) == {"near", "mean_brightness"}
     (slope,) = torch.autograd.grad(value.sum(), at.latent["w"])
     assert torch.allclose(slope, 2 * (at.latent["w"] - 1))
+    endless, told = (Near(1.0) + 0 * Near(float("inf"))).bind(scene())(at)
+    assert torch.equal(endless, value)
+    assert bool(told["near_2"].isinf().all())
     nothing, _ = (0 * Near(1.0)).bind(scene())(at)
     assert torch.equal(nothing, torch.zeros(3))
 
@@ -119,7 +130,7 @@ def test_rows_do_not_mix() -> None:
     bound = (Near(1.0) + MeanBrightness()).bind(scene())
     together = bound(at)[0]
     for row in range(4):
-        single = Draft({"w": at.latent["w"][row : row + 1]}, at._render)
+        single = Candidate({"w": at.latent["w"][row : row + 1]}, at._render)
         assert torch.allclose(bound(single)[0], together[row : row + 1])
 
 
@@ -134,11 +145,11 @@ def test_names_are_kinds_numbered_where_they_repeat() -> None:
 
 def test_a_loss_that_cannot_see_is_named() -> None:
     with pytest.raises(
-        CannotDo, match="'word_clip' looks at words, but this loop offers image and latent"
+        CannotDo, match="'word_clip' looks at text, but this loop offers image and latent"
     ):
         (Near() + WordClip()).bind(scene())
     with pytest.raises(CannotDo, match=r"'mean_brightness' looks at image.*offers latent"):
-        Objective.of(MeanBrightness()).bind(scene(), sees=("latent",))
+        Objective.of(MeanBrightness()).bind(scene(), modalities=("latent",))
 
 
 def test_an_empty_objective_is_refused() -> None:
@@ -152,14 +163,14 @@ def test_a_loss_must_return_a_number_a_row() -> None:
         bad(draft()[0])
 
 
-def test_scenes_name_what_is_missing() -> None:
+def test_contexts_name_what_is_missing() -> None:
     with pytest.raises(CannotDo, match=r"'clip' needs a scorer\. Name one"):
         scene().need_scorer("clip")
     eye = Eye()
     assert scene(scorer=eye).need_scorer("clip") is eye
-    with pytest.raises(CannotDo, match="role 'identity'; this scene has: none"):
+    with pytest.raises(CannotDo, match="role 'identity'; this loop has: none"):
         scene().need_model("identity", "identity")
-    with pytest.raises(CannotDo, match=r"this scene has: a, b\. .*recipe key identity"):
+    with pytest.raises(CannotDo, match=r"this loop has: a, b\. .*recipe key identity"):
         scene(models={"b": 1, "a": 2}).need_model("identity", "identity")
     assert scene(models={"a": 2}).need_model("a", "x") == 2
 

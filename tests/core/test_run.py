@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from guided.core.run import Picture, Result, Run, Step
+from guided.core.run import OutputImage, Result, Run, Step
 from guided.errors import GuidedError
 
 
@@ -151,6 +151,6 @@ def test_another_thread_may_stop_a_step_that_runs() -> None:
 
 def test_results_show_their_images() -> None:
     image = Image.new("RGB", (2, 2))
-    result = Result({"a": 1}, [Picture("x.png", image, ("parent.png",), {"strength": 1})])
+    result = Result({"a": 1}, [OutputImage("x.png", image, ("parent.png",), {"strength": 1})])
     assert result.images == [image]
     assert result.pictures[0].note == {"strength": 1}

@@ -1,4 +1,4 @@
-"""expect and expect_unit_range: what passes, what is said otherwise."""
+"""expect: what passes, what is said otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from guided.core.shapes import expect, expect_unit_range
+from guided.core.shapes import expect
 from guided.errors import ShapeError
 
 
@@ -36,11 +36,3 @@ def test_leading_dots_stand_for_any_axes() -> None:
     assert expect(torch.zeros(()), "...", "x") == {}
     with pytest.raises(ShapeError):
         expect(torch.zeros(()), "d", "x")
-
-
-def test_unit_range() -> None:
-    expect_unit_range(torch.tensor([0.0, 1.0, 1.0005, -0.0005]))
-    expect_unit_range(torch.zeros(0, 3, 2, 2))
-    for values in ([0.0, 1.5], [-1.0, 1.0], [0.0, 255.0], [float("nan"), 0.5], [float("inf")]):
-        with pytest.raises(ShapeError, match=r"^pictures must have values in \[0, 1\], not .*255"):
-            expect_unit_range(torch.tensor(values), "pictures")

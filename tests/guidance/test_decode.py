@@ -10,7 +10,7 @@ from torch import Tensor
 
 from guided.errors import UsageError
 from guided.guidance.decode import Beams, Proposal, Rows, Search, decode
-from guided.guidance.decode_shaping import Factors, Nats
+from guided.guidance.logits_processors import LogitBias, LogitScale
 
 END = 3
 
@@ -145,7 +145,7 @@ def rows_of(tokens: list[list[int]], index: int) -> Rows:
 
 
 def test_factors_follow_the_sign() -> None:
-    shape = Factors(end=0, forbidden=(1,), end_factor=1.1, repetition=1.5, window=2)
+    shape = LogitScale(end=0, forbidden=(1,), end_factor=1.1, repetition=1.5, window=2)
     logits = torch.tensor([[2.0, 2.0, 2.0, 2.0], [-2.0, -2.0, -2.0, -2.0]])
     found = shape(logits, rows_of([[3, 2, 2], [2, 3, 3]], index=1))
     expected = [[2.2, 0.1, 2 / 1.5, 2.0], [-2 / 1.1, -40.0, -2.0, -3.0]]
@@ -155,7 +155,7 @@ def test_factors_follow_the_sign() -> None:
 
 
 def test_nats_do_not_depend_on_the_level() -> None:
-    shape = Nats(end=0, forbidden=(1,), end_bonus=0.7, repetition=0.4, window=2, shortest=2)
+    shape = LogitBias(end=0, forbidden=(1,), end_bonus=0.7, repetition=0.4, window=2, shortest=2)
     logits = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
     rows = rows_of([[3, 2, 2]], index=2)
     expected = torch.tensor([[1.7, float("-inf"), 2.6, 4.0]]).softmax(-1)

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from guided.judging.kept import Kept, OutOfTime, digest_of, short
+from guided.judging.result_cache import ResultCache, TimeBudgetSpent, digest_of, short
 
 
 def test_everything_is_made_once(tmp_path: Path) -> None:
-    kept, calls = Kept(tmp_path), []
+    kept, calls = ResultCache(tmp_path), []
 
     def counted(value: Any) -> Any:
         calls.append(1)
@@ -36,15 +36,15 @@ def test_everything_is_made_once(tmp_path: Path) -> None:
 
 
 def test_past_the_end_only_what_is_there_is_given(tmp_path: Path) -> None:
-    Kept(tmp_path).json("old.json", lambda: 1)
-    kept = Kept.of(tmp_path, 1e-9)
+    ResultCache(tmp_path).json("old.json", lambda: 1)
+    kept = ResultCache.of(tmp_path, 1e-9)
     assert kept.json("old.json", lambda: 2) == 1
-    with pytest.raises(OutOfTime, match=r"stopped before new\.json; run again to go on"):
+    with pytest.raises(TimeBudgetSpent, match=r"stopped before new\.json; run again to go on"):
         kept.json("new.json", lambda: 2)
-    with pytest.raises(OutOfTime, match="no more edits"):
+    with pytest.raises(TimeBudgetSpent, match="no more edits"):
         kept.json("new.json", lambda: 2, "no more edits")
     assert not (tmp_path / "new.json").exists()
-    assert Kept.of(tmp_path).json("new.json", lambda: 2) == 2
+    assert ResultCache.of(tmp_path).json("new.json", lambda: 2) == 2
 
 
 def test_a_failure_keeps_nothing(tmp_path: Path) -> None:
@@ -52,8 +52,8 @@ def test_a_failure_keeps_nothing(tmp_path: Path) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        Kept(tmp_path).json("rows.json", fails)
-    assert Kept(tmp_path).json("rows.json", lambda: 3) == 3
+        ResultCache(tmp_path).json("rows.json", fails)
+    assert ResultCache(tmp_path).json("rows.json", lambda: 3) == 3
 
 
 def test_names_and_folders_are_told_apart(tmp_path: Path) -> None:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel
 
+from guided.core.language_model import LanguageModel
 from guided.core.seeds import Seeds
-from guided.core.words import LanguageModel
 from guided.errors import CannotDo, CorruptWeights, MissingWeights
 from guided.language.gpt2 import Gpt2, context_length
 from guided.language.load import find_language, load_language
 from guided.language.profile import Profile
 from guided.language.sampling import sample_tokens
 from guided.language.vocabulary import Vocabulary, tidy
-from tests.tiny_language import tiny_gpt2, vocabulary, write_language
+from tests.helpers.tiny_language import tiny_gpt2, vocabulary, write_language
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +113,17 @@ def test_samples_belong_to_their_seed(language: Gpt2) -> None:
     assert all(language.begin not in row for row in three)
 
 
+def test_a_low_temperature_takes_the_likeliest_word(language: Gpt2) -> None:
+    begin = language.begin
+    settings = {"prompt": [begin], "end": -1, "length": 6, "temperature": 1e-4}
+    said = [begin]
+    for _ in range(6):
+        said.append(int(language.read(torch.tensor([said])).logits[0].argmax()))
+    assert sample_tokens(language, Seeds.of(0, 2), **settings) == [said[1:]] * 2
+    cut = sample_tokens(language, Seeds.of(0, 2), **{**settings, "end": said[3]})
+    assert cut == [said[1 : said.index(said[3], 1)]] * 2
+
+
 def test_samples_follow_the_model(language: Gpt2) -> None:
     """The first tokens of many samples have the frequencies the model gives them."""
     rows = sample_tokens(
@@ -157,7 +168,7 @@ def test_damaged_folders_are_refused(folder: Path, tmp_path: Path, damage: str) 
         "profile": ("captions.toml", b"ending = 3"),
     }[damage]
     (tmp_path / broken[0]).write_bytes(broken[1])
-    with pytest.raises(CorruptWeights):
+    with pytest.raises((CorruptWeights, CannotDo)):
         load_language(f"local-dir:{tmp_path}")
 
 
@@ -192,7 +203,7 @@ def test_tidy(text: str, expected: str) -> None:
 
 def test_unwordly_tokens() -> None:
     words = vocabulary()
-    barred = {words.piece(token) for token in words.unwordly}
+    barred = {words.piece(token) for token in words.non_word_tokens}
     assert {"5", "#", "\n", "<|endoftext|>", "�"} <= barred
     assert barred.isdisjoint({" person", " a", "a", ",", ".", "-", "'", " OWL"})
 

@@ -6,7 +6,7 @@ import pytest
 
 from guided.errors import MissingWeights, UsageError
 from guided.language.load import find_language, load_language
-from tests.tiny_language import write_language
+from tests.helpers.tiny_language import write_language
 
 
 def test_a_folder_by_name(tmp_path: Path) -> None:
@@ -20,17 +20,13 @@ def test_a_folder_by_name(tmp_path: Path) -> None:
 def test_a_repository_in_the_hubs_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...]
 ) -> None:
-    snapshot = tmp_path / "models--some--gpt2" / "snapshots" / "0"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    snapshot = tmp_path / "models--some--gpt2" / "snapshots" / "main"
     write_language(snapshot)
     (snapshot / "tokenizer.json").rename(snapshot / files[0])
     for name in files[1:]:
         (snapshot / name).write_text("")
 
-    def found(repository: str, name: str) -> str | None:
-        path = snapshot / name
-        return str(path) if repository == "some/gpt2" and path.is_file() else None
-
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", found)
     assert find_language("some/gpt2") == snapshot
     (snapshot / "config.json").unlink()
     with pytest.raises(MissingWeights, match=r"'some/gpt2' needs config.json and model"):

@@ -9,21 +9,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from guided.core.objective import Draft, Loss, Scene
+from guided.core.objective import Candidate, Loss, LossContext
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError
 from guided.generators.stylegan2 import StyleGan2
-from guided.guidance.edit import OptimiseEditor
+from guided.guidance.edit import LatentSearch
 from guided.losses.clip import Clip
+from guided.losses.clip_delta import ClipDelta
 from guided.losses.directional import Directional
 from guided.losses.identity import Identity
+from guided.losses.image_prompt import ImagePrompt
 from guided.losses.latent_l2 import LatentL2
 from guided.losses.masked_l1 import MaskedL1
 from guided.losses.perceptual import Perceptual
-from guided.losses.turned import Turned
 from guided.scorers.arcface import ArcFace
 from guided.scorers.trunk import TrunkDistance, clip_trunk, lpips_distance
-from tests.tiny_faces import STYLE, WIDTHS, seeded, tiny_stylegan2
+from tests.helpers.tiny_faces import STYLE, WIDTHS, seeded, tiny_stylegan2
 
 
 class Angles:
@@ -53,16 +54,16 @@ class Angles:
         return torch.stack([angle.cos(), angle.sin()], dim=1)
 
 
-def painted(*reds: float) -> Draft:
+def painted(*reds: float) -> Candidate:
     """A draft whose latent is its picture, 4 x 4, of the given shades of red."""
     images = torch.zeros(len(reds), 3, 4, 4)
     images[:, 0] = torch.tensor(reds).view(-1, 1, 1)
-    return Draft({"x": images}, lambda latent: latent["x"])
+    return Candidate({"x": images}, lambda latent: latent["x"])
 
 
-def scene(start: Draft, *prompts: str, **more: object) -> Scene:
+def scene(start: Candidate, *prompts: str, **more: object) -> LossContext:
     models = more.pop("models", {})
-    return Scene(Angles(), prompts, start, models, more)
+    return LossContext(Angles(), prompts, start, models, more)
 
 
 def cosine(quarters: float) -> float:
@@ -88,7 +89,7 @@ def test_clip_weighs_several_texts_and_encodes_each_once() -> None:
 
 def test_styleclip_view_undoes_the_scorers_normalisation() -> None:
     here = scene(painted(0.0), "0")
-    draft = Draft({"x": torch.rand(1, 3, 4, 4)}, lambda latent: latent["x"])
+    draft = Candidate({"x": torch.rand(1, 3, 4, 4)}, lambda latent: latent["x"])
     Clip(preprocess="styleclip").bind(here)(draft)
     given = here.scorer.seen[-1]
     stated = Angles.preprocess
@@ -98,7 +99,7 @@ def test_styleclip_view_undoes_the_scorers_normalisation() -> None:
     assert torch.allclose(prepared, expected, atol=1e-6)
     plain = Angles()
     plain.preprocess = None
-    bare = Scene(plain, ("0",), draft)
+    bare = LossContext(plain, ("0",), draft)
     with pytest.raises(CannotDo, match="does not state its size"):
         Clip(preprocess="styleclip").bind(bare)(draft)
 
@@ -129,10 +130,11 @@ def test_directional_may_leave_each_rows_own_words() -> None:
 def test_directional_has_a_finite_gradient_at_the_start() -> None:
     judge = Directional(source="0", text="1").bind(scene(painted(0.3), "0"))
     images = painted(0.3).image.clone().requires_grad_()
-    draft = Draft({"x": images}, lambda latent: latent["x"])
+    draft = Candidate({"x": images}, lambda latent: latent["x"])
     (gradient,) = torch.autograd.grad(judge(draft).sum(), images)
     assert torch.isfinite(gradient).all()
     assert gradient[:, 0].mean() < 0  # more red is nearer to the words
+    assert float(gradient.abs().max()) < 1e3  # a difference of nothing is not brought to length 1
 
 
 def test_identity_embeds_the_original_once() -> None:
@@ -146,11 +148,14 @@ def test_identity_embeds_the_original_once() -> None:
 
 
 def test_latent_l2_sum_and_mean() -> None:
-    start = Draft({"a": torch.zeros(2, 3), "b": torch.zeros(2, 1, 1)}, lambda _: torch.zeros(0))
-    moved = Draft({"a": torch.tensor([[1.0, 2, 3], [0, 0, 0]]), "b": torch.full((2, 1, 1), 2.0)},
-                  lambda _: torch.zeros(0))  # fmt: skip
+    leaves = {"a": torch.zeros(2, 3), "b": torch.zeros(2, 1, 1)}
+    start = Candidate(leaves, lambda _: torch.zeros(0))
+    leaves = {"a": torch.tensor([[1.0, 2, 3], [0, 0, 0]]), "b": torch.full((2, 1, 1), 2.0)}
+    moved = Candidate(leaves, lambda _: torch.zeros(0))
     assert LatentL2().bind(scene(start))(moved).tolist() == [18.0, 4.0]
     assert LatentL2("mean").bind(scene(start))(moved).tolist() == [4.5, 1.0]
+    assert LatentL2().bind(scene(moved))(start).tolist() == [18.0, 4.0]
+    assert LatentL2().bind(scene(moved))(moved).tolist() == [0.0, 0.0]
 
 
 def test_masked_l1_looks_outside_the_mask() -> None:
@@ -159,9 +164,11 @@ def test_masked_l1_looks_outside_the_mask() -> None:
     judge = MaskedL1().bind(scene(painted(0.0), "0", mask=mask))
     changed = painted(0.0).image.clone()
     changed[:, :, :, 0] = 1.0
-    assert float(judge(Draft({"x": changed}, lambda latent: latent["x"]))) == 0
+    assert float(judge(Candidate({"x": changed}, lambda latent: latent["x"]))) == 0
     changed[:, 1, :, 3] = 0.6  # one of three colours in half of what is kept
-    assert float(judge(Draft({"x": changed}, lambda latent: latent["x"]))) == pytest.approx(0.1)
+    assert float(judge(Candidate({"x": changed}, lambda latent: latent["x"]))) == pytest.approx(0.1)
+    free = MaskedL1().bind(scene(painted(0.0), "0", mask=torch.ones(1, 1, 4, 4)))
+    assert float(free(painted(1.0))) == 0  # where all may change there is nothing to keep
     whole = MaskedL1().bind(scene(painted(0.0), "0", target=painted(0.3).image))
     assert float(whole(painted(0.0))) == pytest.approx(0.1)
 
@@ -186,7 +193,12 @@ def test_perceptual_compares_with_the_target_or_the_start() -> None:
     blue[:, 2] = 1
     judge = Perceptual().bind(scene(painted(1.0), "0", models={"perceptual": model}))
     assert float(judge(painted(1.0))) == 0
-    assert float(judge(Draft({"x": blue}, lambda latent: latent["x"]))) == pytest.approx(4.0)
+    assert float(judge(Candidate({"x": blue}, lambda latent: latent["x"]))) == pytest.approx(4.0)
+    black = painted(0.0).image.requires_grad_()  # no feature has a direction there
+    value = judge(Candidate({"x": black}, lambda latent: latent["x"]))
+    assert float(value.detach()) == pytest.approx(2.0)
+    (gradient,) = torch.autograd.grad(value.sum(), black)
+    assert bool(torch.isfinite(gradient).all())
     to = Perceptual().bind(scene(painted(1.0), "0", models={"perceptual": model}, target=blue))
     assert float(to(painted(1.0))) == pytest.approx(4.0)
 
@@ -217,7 +229,7 @@ def test_lpips_with_its_trunk_equals_the_package(tmp_path: Path) -> None:
 
 def test_the_clips_own_trunk_has_its_own_name(tmp_path: Path) -> None:
     from guided.scorers.clip import load_clip
-    from tests.tiny_clip import write_clip
+    from tests.helpers.tiny_clip import write_clip
 
     scorer = load_clip(f"local-dir:{write_clip(tmp_path / 'clip')}")
     trunk = clip_trunk(scorer)
@@ -259,16 +271,16 @@ def test_every_loss_falls_and_rows_do_not_mix(loss: Loss) -> None:
 
     def run(rows: slice) -> list[dict[str, float]]:
         from guided.guidance.optimise import optimise
-        from guided.guidance.updates import Adam
+        from guided.guidance.updates import adam
 
-        first = Draft({"w": start["w"][rows]}, generator.render)
-        here = Scene(Angles(), ("0.8",) * len(first.latent["w"]), first, models, extras)
+        first = Candidate({"w": start["w"][rows]}, generator.render)
+        here = LossContext(Angles(), ("0.8",) * len(first.latent["w"]), first, models, extras)
         bound = (1.0 * loss).bind(here)
 
-        def draw(leaves: dict[str, Tensor], progress: float) -> Draft:
-            return Draft(leaves, generator.render, progress)
+        def draw(leaves: dict[str, Tensor], progress: float) -> Candidate:
+            return Candidate(leaves, generator.render, progress)
 
-        steps = optimise({"w": begun["w"][rows]}, draw, bound, Adam(0.02), 8)
+        steps = optimise({"w": begun["w"][rows]}, draw, bound, adam(0.02), 8)
         return [dict(step.losses) for step in steps]
 
     together, first, second = run(slice(0, 2)), run(slice(0, 1)), run(slice(1, 2))
@@ -288,7 +300,7 @@ def test_a_weight_of_zero_is_as_if_absent() -> None:
     start = generator.start(Seeds.of(0))
     ends = []
     for objective in (1.0 * Clip("0.8"), Clip("0.8") + 0.0 * LatentL2()):
-        editor = OptimiseEditor(generator=generator, scorer=Angles(), objective=objective, steps=5)
+        editor = LatentSearch(generator=generator, scorer=Angles(), objective=objective, steps=5)
         moves = editor.propose(start, [""])
         while True:
             try:
@@ -306,17 +318,38 @@ def upwards(text: str, seen: Tensor) -> Tensor:
 
 def test_turned_leads_from_the_start_along_the_direction() -> None:
     start = painted(0.0, 0.25)
-    found = Turned(1.0).bind(scene(start, "1", towards=upwards))
+    found = ClipDelta(1.0).bind(scene(start, "1", towards=upwards))
     assert found(painted(0.5, 0.75)).tolist() == pytest.approx([0, 0], abs=1e-6)  # 45 degrees on
     assert found(start).tolist() == pytest.approx([1 - cosine(0.5)] * 2, abs=1e-6)
-    each = Turned(math.tan(math.pi / 8)).bind(scene(start, "1", "-1", towards=upwards))
+    each = ClipDelta(math.tan(math.pi / 8)).bind(scene(start, "1", "-1", towards=upwards))
     assert each(painted(0.25, 0.0)).tolist() == pytest.approx([0, 0], abs=1e-6)
-    both = Turned(1.0).bind(scene(start, "1 | -1::-2", towards=upwards))  # both point up
+    both = ClipDelta(1.0).bind(scene(start, "1 | -1::-2", towards=upwards))  # both point up
     assert both(painted(0.5, 0.75)).tolist() == pytest.approx([0, 0], abs=1e-6)
 
 
 def test_turned_says_what_it_lacks() -> None:
     with pytest.raises(CannotDo, match="needs directions"):
-        Turned().bind(scene(painted(0.0), "1"))
+        ClipDelta().bind(scene(painted(0.0), "1"))
     with pytest.raises(UsageError, match="an amount above 0, not -1"):
-        Turned(-1.0).bind(scene(painted(0.0), "1", towards=upwards))
+        ClipDelta(-1.0).bind(scene(painted(0.0), "1", towards=upwards))
+
+
+def test_image_prompts_are_weighed_against_the_sizes_of_their_weights() -> None:
+    images = [painted(0.0).image, painted(1.0).image]
+    seen = (0.25, 0.5)
+    found = ImagePrompt((3.0, -1.0)).bind(scene(painted(0.0, 0.0), image_prompts=images))
+    expected = [(3 * (1 - cosine(q)) - (1 - cosine(1 - q))) / 4 for q in seen]
+    assert found(painted(*seen)).tolist() == pytest.approx(expected, abs=1e-6)
+    even = ImagePrompt().bind(scene(painted(0.0), image_prompts=images))
+    assert float(even(painted(0.25))) == pytest.approx(1 - (cosine(0.25) + cosine(0.75)) / 2)
+
+
+def test_image_prompts_that_cannot_be_weighed_are_refused() -> None:
+    one = [painted(0.0).image]
+    with pytest.raises(CannotDo, match="needs pictures to follow"):
+        ImagePrompt().bind(scene(painted(0.0)))
+    with pytest.raises(UsageError, match="2 weights were given for 1 pictures"):
+        ImagePrompt((1.0, 2.0)).bind(scene(painted(0.0), image_prompts=one))
+    for weight in (0.0, math.nan, math.inf):
+        with pytest.raises(UsageError, match="numbers other than 0"):
+            ImagePrompt((weight,)).bind(scene(painted(0.0), image_prompts=one))

@@ -13,7 +13,7 @@ from guided.nets.mappers import (
     build_mapper,
     mapped,
 )
-from tests.tiny_faces import STYLE, WIDTHS, seeded
+from tests.helpers.tiny_faces import STYLE, WIDTHS, seeded
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,11 @@ import torch
 import torch.nn.functional as F
 
 from guided.errors import CannotDo, CorruptWeights, ShapeError
+from guided.nets.equalized import EqualLinear, PixelNorm, activation
 from guided.nets.resample import blur, fir_kernel, upsample_twice
-from guided.nets.stylegan2 import StyleGAN2Shape, mix, no_noise, truncate
+from guided.nets.stylegan2 import StyleGAN2Shape, mix, truncate
 from guided.nets.stylegan2_formats import build_stylegan2, from_nvidia, read_shape
-from tests.tiny_faces import SHAPE, nvidia_state, tiny_stylegan2
+from tests.helpers.tiny_faces import SHAPE, no_noise, nvidia_state, tiny_stylegan2
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +172,23 @@ def test_a_batch_in_parts_is_the_batch(net, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("guided.nets.stylegan2.LARGEST", 2 * 4 * 12 * 16 * 16)
     for ours, theirs in zip(drawn(), whole, strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_an_equalised_layer_keeps_variance_whatever_its_pace() -> None:
+    x = torch.randn(512, 64)
+    for pace in (1.0, 0.01):
+        layer = EqualLinear(64, 256, bias=2.0, pace=pace)
+        moved, still = layer(x), layer(torch.zeros(1, 64))
+        assert float((moved - still).detach().std()) == pytest.approx(1.0, rel=0.05)
+        assert torch.allclose(still, torch.full((1, 256), 2.0 * pace))
+        (slope,) = torch.autograd.grad(layer(x[:1]).sum(), layer.weight)
+        assert torch.allclose(slope[0], x[0] * pace / 8, rtol=1e-4)
+
+
+def test_equal_activations_keep_the_second_moment_and_pixels_their_length() -> None:
+    x = torch.randn(100_000)
+    assert float(activation(x).square().mean()) == pytest.approx(1.04, rel=0.02)  # 2 (1 + .2^2) / 2
+    rows = PixelNorm()(torch.tensor([[3.0, 4.0], [0.0, 0.0], [-1e3, 0.0]]))
+    expected = torch.tensor([[3.0, 4.0], [0.0, 0.0], [-5.0, 0.0]]) / 12.5**0.5
+    expected[2] = torch.tensor([-(2.0**0.5), 0.0])
+    torch.testing.assert_close(rows, expected)

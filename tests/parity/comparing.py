@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
@@ -30,3 +30,8 @@ def numbered(io: dict[str, Tensor], prefix: str) -> list[Tensor]:
     names = sorted(name for name in io if re.fullmatch(rf"{prefix}_\d+", name))
     assert names, prefix
     return [io[name] for name in names]
+
+
+def without_prefix(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries under ``prefix``, named without it."""
+    return {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from guided.nets.stylegan2 import StyleGAN2
 from guided.nets.stylegan2_formats import build_stylegan2
 from tests.parity.comparing import Load
+from tests.references import stylegan2
 
 
 @pytest.fixture(scope="module")
@@ -36,11 +36,4 @@ def net(load: Load) -> StyleGAN2:
 @pytest.fixture(scope="module")
 def reference() -> ModuleType:
     """The same network computed by modulated weights and grouped convolutions."""
-    root = Path(__file__).resolve().parents[2]
-    path = root / "scripts" / "benchmarks" / "_stylegan2_reference.py"
-    spec = importlib.util.spec_from_file_location("stylegan2_reference", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return stylegan2

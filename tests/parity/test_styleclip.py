@@ -11,19 +11,29 @@ import torch
 from torch import Tensor
 
 from guided.core.boxes import box_resize
-from guided.core.objective import Draft, Scene
+from guided.core.objective import Candidate, LossContext
 from guided.generators.stylegan2 import load_stylegan2
 from guided.guidance.directions import channel_relevance, channel_weights, style_change
 from guided.guidance.updates import ramp
 from guided.losses.identity import Identity
 from guided.nets.e4e import build_encoder
 from guided.nets.irse50 import build_irse50, crop_face
-from guided.nets.loading import without_prefix
 from guided.nets.mappers import LevelsMapper, build_mapper, mapped
-from guided.nets.stylegan2 import StyleGAN2, mix, no_noise, truncate
+from guided.nets.stylegan2 import StyleGAN2, mix, truncate
 from guided.nets.stylegan2_formats import build_stylegan2
 from guided.scorers.arcface import ArcFace
-from tests.parity.comparing import GRADIENT, LATENT, PICTURE, Load, flat, near, near_norm, numbered
+from tests.helpers.tiny_faces import no_noise
+from tests.parity.comparing import (
+    GRADIENT,
+    LATENT,
+    PICTURE,
+    Load,
+    flat,
+    near,
+    near_norm,
+    numbered,
+    without_prefix,
+)
 
 pytestmark = pytest.mark.parity
 
@@ -192,10 +202,12 @@ def test_identity_loss(load: Load) -> None:
     io = load("irse50_io")
     first, second = ((io[name].float() + 1) / 2 for name in ("id_a", "id_b"))
     near(model.embed_images(first), io["id_feat_a"], LATENT)
-    scene = Scene(None, (), Draft({"x": first}, lambda latent: latent["x"]), {"identity": model})
+    scene = LossContext(
+        None, (), Candidate({"x": first}, lambda latent: latent["x"]), {"identity": model}
+    )
     judge = Identity().bind(scene)
     moved = second.clone().requires_grad_()
-    loss = judge(Draft({"x": moved}, lambda latent: latent["x"])).mean()
+    loss = judge(Candidate({"x": moved}, lambda latent: latent["x"])).mean()
     near(loss.detach(), io["id_loss"][0], 1e-5)
     # The recorded gradient is for pixels in [-1, 1], which run twice as fast as ours.
     near_norm(torch.autograd.grad(loss, moved)[0] / 2, io["id_loss_grad_b"], GRADIENT)

@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from guided.core.editing import Delta
-from guided.core.objective import Draft, Objective, Scene
+from guided.core.delta import Delta
+from guided.core.objective import Candidate, LossContext, Objective
 from guided.core.run import Step
 from guided.generators.stylegan2 import StyleGan2
-from guided.guidance.edit import OptimiseEditor, styleclip_adam
+from guided.guidance.edit import LatentSearch, styleclip_adam
+from guided.guidance.updates import descend
 from guided.losses.clip import Clip
 from guided.losses.latent_l2 import LatentL2
 from guided.nets.stylegan2 import StyleGAN2
@@ -45,12 +46,12 @@ STYLECLIP = Objective.of(Clip(preprocess="styleclip"), 0.008 * LatentL2())
 
 def run(
     generator: object, scorer: StandIn, start: Tensor, space: str, steps: int
-) -> tuple[list[Step[Draft]], Delta]:
-    editor = OptimiseEditor(
+) -> tuple[list[Step[Candidate]], Delta]:
+    editor = LatentSearch(
         generator=generator, scorer=scorer, objective=STYLECLIP, space=space, steps=steps
     )
     moves = editor.propose({"w": start}, ["a prompt"])
-    seen: list[Step[Draft]] = []
+    seen: list[Step[Candidate]] = []
     while True:
         try:
             seen.append(next(moves))
@@ -110,7 +111,7 @@ class Exact:
         )
 
 
-def apart(first: list[Step[Draft]], second: list[Step[Draft]]) -> tuple[Tensor, Tensor]:
+def apart(first: list[Step[Candidate]], second: list[Step[Candidate]]) -> tuple[Tensor, Tensor]:
     """The largest distance of latents and of losses up to each step of two runs."""
     latents = [
         max(
@@ -181,13 +182,18 @@ def test_each_step_from_the_recorded_latents(
 ) -> None:
     """Every one of the steps, begun where the reference was, ends where it ended."""
     path = torch.cat([recorded["w_init"], recorded["w_latents"]])[:, None]
-    scene = Scene(StandIn(recorded), ("a prompt",), Draft({"w": path[0]}, generator.render))
+    scene = LossContext(
+        StandIn(recorded), ("a prompt",), Candidate({"w": path[0]}, generator.render)
+    )
     bound, update, losses = STYLECLIP.bind(scene), styleclip_adam(), []
+    state = update.init({"w": path[0]})
     for index in range(len(path) - 1):
         leaf = path[index].clone().requires_grad_()
-        total, _ = bound(Draft({"w": leaf}, generator.render, start=scene.start))
+        total, _ = bound(Candidate({"w": leaf}, generator.render, start=scene.start))
         gradient = torch.autograd.grad(total.sum(), leaf)[0]
-        moved = update({"w": path[index]}, {"w": gradient}, index / (len(path) - 1))
+        leaves, progress = {"w": path[index]}, index / (len(path) - 1)
+        moves, state = update.update({"w": gradient}, state, leaves, progress)
+        moved = descend(leaves, moves)
         losses.append(float(total.detach()))
         near(moved["w"], path[index + 1], PICTURE)
     near(torch.tensor(losses, dtype=torch.float64), recorded["w_losses"], 1e-5)

@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from guided.core.objective import BoundLoss, Loss, Scene
-from guided.core.words import WordDraft
+from guided.core.language_model import TextCandidate
+from guided.core.objective import BoundLoss, Loss, LossContext
 from guided.guidance.decode import Beams, Proposal, Rows, Search, decode
-from guided.guidance.decode_shaping import Factors
-from guided.guidance.zerocap import Voice, ZeroCap
+from guided.guidance.logits_processors import LogitScale
+from guided.guidance.zerocap import CaptionModels, ZeroCap
 from guided.guidance.zerocap_target import mixed
 from guided.language.gpt2 import Gpt2
 from guided.language.vocabulary import Vocabulary
@@ -98,11 +98,11 @@ class Watched(WordClip):
 
     kind = "word_clip"  # type: ignore[assignment]
 
-    def bind(self, scene: Scene) -> BoundLoss:
+    def bind(self, scene: LossContext) -> BoundLoss:
         loss = super().bind(scene)
         continuations = scene.models["continuations"]
 
-        def watched(draft: WordDraft) -> Tensor:
+        def watched(draft: TextCandidate) -> Tensor:
             value = loss(draft)
             tokens = draft.log_probabilities.detach().topk(512).indices
             self.rounds.append((tokens, continuations.cosines(tokens), value.detach()))
@@ -122,9 +122,9 @@ def run(data: Data, case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Se
     watched: Loss = Watched(512, settings["clip_loss_temperature"])
     assert isinstance(watched, Watched)
     guide = ZeroCap(
-        Voice(language, data.scorer, target(data, case), language.words.piece),
+        CaptionModels(language, data.scorer, target(data, case), language.words.piece),
         settings["clip_scale"] * watched + settings["ce_scale"] * Fluency(),
-        Factors(
+        LogitScale(
             end,
             data.forbidden,
             end_factor=settings["end_factor"],
@@ -142,7 +142,7 @@ def run(data: Data, case: str, monkeypatch: pytest.MonkeyPatch) -> tuple[list[Se
     from guided.guidance import zerocap
 
     def spied(leaves: Any, draw: Any, *rest: Any, **named: Any) -> Any:
-        def kept(shift: dict[str, Tensor], progress: float) -> WordDraft:
+        def kept(shift: dict[str, Tensor], progress: float) -> TextCandidate:
             shifts.append(shift)
             return draw(shift, progress)
 

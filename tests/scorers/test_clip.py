@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import shutil
+import time
 from pathlib import Path
 
 import open_clip
@@ -14,11 +15,19 @@ from torch.nn import functional
 
 from guided.core.device import Device
 from guided.core.protocols import Scorer
-from guided.errors import CannotDo, CorruptWeights, MissingWeights, ShapeError, UsageError
+from guided.errors import (
+    CannotDo,
+    CorruptWeights,
+    ImageError,
+    MissingWeights,
+    ShapeError,
+    UsageError,
+)
 from guided.scorers.attention import SelfAttention
 from guided.scorers.clip import ClipScorer, load_clip
 from guided.scorers.clip_files import find
-from tests.tiny_clip import write_clip
+from guided.scorers.files import read_batches
+from tests.helpers.tiny_clip import write_clip
 
 TEXTS = ["a red hat", "a dog on the grass", "a", "the blue sky and a yellow square", "a red hat"]
 
@@ -40,7 +49,7 @@ def test_features_equal_open_clips(scorer: ClipScorer, bundle: Path) -> None:
     model, tokenizer, _ = reference(bundle)
     images = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
-        pictures = model.encode_image(scorer.preprocess.normalise(images), normalize=True)
+        pictures = model.encode_image(scorer.preprocess.normalize(images), normalize=True)
         texts = model.encode_text(tokenizer(TEXTS), normalize=True)
     torch.testing.assert_close(scorer.embed_images(images), pictures, rtol=0, atol=1e-6)
     torch.testing.assert_close(scorer.embed_texts(TEXTS), texts, rtol=0, atol=1e-6)
@@ -285,7 +294,7 @@ def test_a_weight_file_can_stand_for_a_tag(tmp_path: Path) -> None:
     scorer = load_clip(f"ViT-S-32-alt/{path}")
     images = torch.rand(1, 3, 224, 224)
     with torch.no_grad():
-        expected = model.eval().encode_image(scorer.preprocess.normalise(images))
+        expected = model.eval().encode_image(scorer.preprocess.normalize(images))
     torch.testing.assert_close(
         scorer.embed_images(images), functional.normalize(expected, dim=1), rtol=0, atol=1e-5
     )
@@ -316,3 +325,38 @@ def test_a_full_size_vit_b_32_in_the_public_format(tmp_path: Path) -> None:
     ((_, row),) = scorer.embed_files([tmp_path / "x.png"])
     assert float(functional.cosine_similarity(row, picture)) > 0.99999
     torch.testing.assert_close(scorer.embed_texts(TEXTS), texts, rtol=0, atol=1e-5)
+
+
+def test_files_are_read_at_most_two_batches_ahead() -> None:
+    files, started = [Path(f"{i}.png") for i in range(40)], []
+
+    def decode(path: Path) -> torch.Tensor:
+        started.append(path)
+        return torch.tensor([float(path.stem)])
+
+    batches = read_batches(files, decode, batch=2, threads=1)
+    rows: list[float] = []
+    for number, pixels in enumerate(batches, start=1):
+        end = time.monotonic() + (0.2 if number == 1 else 0)
+        while time.monotonic() < end and len(started) <= 6:
+            time.sleep(0.01)
+        assert len(started) <= 2 * (number + 2)
+        rows.extend(float(row) for row in pixels.rows)
+    assert rows == [float(i) for i in range(40)]
+
+
+@pytest.mark.parametrize("threads", [0, 2])
+def test_a_file_that_cannot_be_read_is_told_and_the_others_stay_with_their_rows(
+    threads: int,
+) -> None:
+    def decode(path: Path) -> torch.Tensor:
+        if path.stem == "bad":
+            raise ImageError("it is bad")
+        return torch.tensor([float(path.stem)])
+
+    files = ["0.png", "bad.png", "2.png", "3.png", "4.png"]
+    first, second = read_batches(files, decode, batch=3, threads=threads)
+    for pixels, numbers in ((first, [0, 2]), (second, [3, 4])):
+        assert [float(row) for row in pixels.rows] == numbers
+        assert pixels.files == [Path(f"{number}.png") for number in numbers]
+    assert (first.errors, second.errors) == ({Path("bad.png"): "it is bad"}, {})

@@ -34,7 +34,7 @@ def test_pixels_equal_open_clips_transform(fit: str, size: tuple[int, int]) -> N
     expected = image_transform_v2(PreprocessCfg(**config), is_train=False)(image)
     # Pillow rounds to bytes after each of its two passes, and our box moves the last bit of its
     # coordinates: a few pixels may fall on the other side of a rounding.
-    ours_unit = ours.normalise(ours.pixels(image)[None].float() / 255)[0]
+    ours_unit = ours.normalize(ours.pixels(image)[None].float() / 255)[0]
     levels = (ours_unit - expected).abs() * torch.tensor(ours.std)[:, None, None] * 255
     assert float(levels.max()) < 2.01
     assert float((levels > 0.5).float().mean()) < 0.04
@@ -45,7 +45,7 @@ def test_pixels_equal_open_clips_transform(fit: str, size: tuple[int, int]) -> N
 def test_tensor_agrees_with_pixels(fit: str, size: tuple[int, int]) -> None:
     ours, image = Preprocess.of(settings(fit)), smooth(*size)
     prepared = ours.tensor(to_tensor(image))[0]
-    pixels = ours.normalise(ours.pixels(image)[None].float() / 255)[0]
+    pixels = ours.normalize(ours.pixels(image)[None].float() / 255)[0]
     assert prepared.shape == (3, 64, 64)
     assert float((prepared - pixels).abs().mean()) < 0.01
 
@@ -54,7 +54,7 @@ def test_a_size_that_is_not_square() -> None:
     config = settings("shortest", (48, 80))
     ours, image = Preprocess.of(config), smooth(300, 211)
     expected = image_transform_v2(PreprocessCfg(**config), is_train=False)(image)
-    prepared = ours.normalise(ours.pixels(image)[None].float() / 255)[0]
+    prepared = ours.normalize(ours.pixels(image)[None].float() / 255)[0]
     assert prepared.shape == expected.shape == (3, 48, 80)
     assert float((prepared - expected).abs().max()) <= 1.01 / 255 / 0.1
 
@@ -70,7 +70,7 @@ def test_tensor_is_differentiable_and_leaves_its_input_alone() -> None:
 
 def test_a_picture_of_the_right_size_is_not_filtered() -> None:
     ours, images = Preprocess.of(settings("shortest")), torch.rand(1, 3, 64, 64)
-    assert torch.equal(ours.tensor(images), ours.normalise(images))
+    assert torch.equal(ours.tensor(images), ours.normalize(images))
 
 
 def test_reduced_decoding_is_near_and_exact_switches_it_off(tmp_path: Path) -> None:
@@ -101,3 +101,12 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(b"not a picture")
     with pytest.raises(ImageError, match=r"x\.png"):
         ours.pixels(tmp_path / "x.png")
+
+
+def test_the_colour_beside_a_picture_is_that_of_the_bytes() -> None:
+    ours = Preprocess.of({**settings("longest"), "fill_color": 51})
+    beside = ours.pixels(smooth(64, 32))[:, :15]
+    assert bool((beside == 51).all())
+    prepared = ours.tensor(to_tensor(smooth(64, 32)))[0, :, :15]
+    expected = ours.normalize(torch.full((1, 3, 15, 64), 0.2))[0]
+    torch.testing.assert_close(prepared, expected)

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from guided.errors import UsageError
@@ -122,3 +125,51 @@ def test_a_cache_that_cannot_be_written_is_only_logged(
     rows = cached_classifier(scorer, {"red": ["a red hat"]}, tmp_path / "file" / "cache")
     assert rows.shape == (1, scorer.width)
     assert "not cached" in caplog.text
+
+
+@dataclass
+class Counting:
+    """A scorer that counts its calls, at one precision."""
+
+    precision: str
+    name: str = "counting"
+    width: int = 2
+    scale: float = 1.0
+    calls: int = 0
+
+    @property
+    def device(self) -> SimpleNamespace:
+        return SimpleNamespace(name="cpu", precision=self.precision)
+
+    def embed_texts(self, texts: list[str]) -> torch.Tensor:
+        self.calls += 1
+        return functional.normalize(torch.ones(len(texts), 2), dim=1)
+
+
+def test_the_cache_tells_precisions_apart(tmp_path: Path) -> None:
+    scorers = [Counting("fp32"), Counting("bf16"), Counting("fp32")]
+    for each in scorers:
+        cached_classifier(each, {"red": ["a red hat"]}, tmp_path)  # type: ignore[arg-type]
+    assert [each.calls for each in scorers] == [1, 1, 0]
+
+
+def test_the_cache_tells_labels_and_their_order_apart(tmp_path: Path) -> None:
+    """The rows of a classifier follow the labels, so another order is another classifier."""
+    scorer = Counting("fp32")
+    for classes in ({"a": ["x"], "b": ["y"]}, {"b": ["y"], "a": ["x"]}, {"a": ["x", "y"]}):
+        cached_classifier(scorer, classes, tmp_path)  # type: ignore[arg-type]
+    assert scorer.calls == 3
+
+
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(3, 24), torch.full((2, 24), float("nan")), torch.zeros(2)]
+)
+def test_a_cache_that_is_no_classifier_of_these_classes_is_made_again(
+    scorer: ClipScorer, tmp_path: Path, rows: torch.Tensor
+) -> None:
+    classes = {"red": ["a red hat"], "dog": ["a dog"]}
+    first = cached_classifier(scorer, classes, tmp_path)
+    (file,) = tmp_path.iterdir()
+    save_file({"classifier": rows}, file)
+    assert torch.equal(cached_classifier(scorer, classes, tmp_path), first)
+    assert torch.equal(load_file(file)["classifier"], first)

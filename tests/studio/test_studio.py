@@ -12,13 +12,19 @@ import pytest
 import torch
 from PIL import Image
 
-from guided import expect, studio
+from guided import expectations, studio
 from guided.core import lineage
-from guided.core.run import Picture, Result, Step
+from guided.core.run import OutputImage, Result, Step
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, GuidedError, OutputError, UsageError
+from guided.models.missing import Need
 from guided.recipe import Recipe
-from guided.tasks.base import Steps, TaskOptions, Workbench, argument, option
+from guided.studio import planning, rerunning, running
+from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
+from guided.zoo.resolve import card_of
+
+#: What a painting notes of its models, under "models".
+_NOTES: dict[str, dict[str, str | None]] = {}
 
 
 class _Options(TaskOptions):
@@ -29,21 +35,22 @@ class _Options(TaskOptions):
     wait: bool = option("stop in the middle", default=False)
 
 
-def _paint(options: _Options, bench: Workbench) -> Steps:
+def _paint(options: _Options, ctx: TaskContext) -> Steps:
     """Noise whose pixels depend on the seed, on torch's sums and on the pictures given."""
-    noise = Seeds.of(bench.seed).uniform((3, options.size, options.size), "noise")[0]
+    noise = Seeds.of(ctx.seed).uniform((3, options.size, options.size), "noise")[0]
     for file in options.images:
-        picture = bench.open_image(file).resize((options.size, options.size))
+        picture = ctx.open_image(file).resize((options.size, options.size))
         noise = (noise + torch.tensor(picture.getpixel((0, 0))).view(3, 1, 1) / 255) % 1
     yield Step(1, 2, "paint", {"mean": float(noise.mean())})
     if options.wait:
         raise KeyboardInterrupt
     pixels = (noise.permute(1, 2, 0) * 255).to(torch.uint8).numpy()
-    picture = Picture(
+    picture = OutputImage(
         options.name, Image.fromarray(pixels), tuple(options.images), {"prompt": options.prompt}
     )
     yield Step(2, 2, "paint", {"mean": float(noise.mean())}, draft="dropped")
-    bench.notes["brush"] = "sha256"
+    ctx.notes["brush"] = "sha256"
+    ctx.notes.update(_NOTES.get("models", {}))
     return Result(
         {"results": [{"image": picture, "mean": float(noise.mean())}], "threads": _threads()},
         files={"notes/words.txt": options.prompt},
@@ -55,7 +62,7 @@ def _threads() -> int:
     return torch.get_num_threads()
 
 
-def _answer(options: _Options, bench: Workbench) -> Steps:
+def _answer(options: _Options, ctx: TaskContext) -> Steps:
     yield Step(1, 1)
     return Result({"results": [{"file": "/a.png", "label": "hat"}]})
 
@@ -75,7 +82,8 @@ def tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         return own[name] if name in own else original(name)
 
     monkeypatch.setattr(guided.recipe, "task_module", module)
-    monkeypatch.setattr(studio, "task_module", module)
+    for part in (planning, running):
+        monkeypatch.setattr(part, "task_module", module)
     monkeypatch.chdir(tmp_path)
 
 
@@ -134,7 +142,7 @@ def test_an_answer_alone_is_kept_only_with_out(tmp_path: Path) -> None:
 
 def test_unsaved_runs_write_nothing_and_keep_pictures(tmp_path: Path) -> None:
     result = studio.run(_recipe(), save=False).result()
-    assert isinstance(result.answer["results"][0]["image"], Picture)
+    assert isinstance(result.answer["results"][0]["image"], OutputImage)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,7 +170,7 @@ def test_again_gives_identical_pixels_from_folder_and_picture() -> None:
     assert first.folder is not None
     picture = first.folder / "noise.png"
     for source in (first.folder, picture):
-        second = studio.again(source).result()
+        second = studio.rerun(source).result()
         assert second.folder not in (None, first.folder)
         assert _pixels(second.answer["results"][0]["image"]) == _pixels(picture)
         assert Path(second.answer["results"][0]["image"]).read_bytes() == picture.read_bytes()
@@ -178,16 +186,50 @@ def test_again_sets_the_recorded_threads_and_gives_them_back(caplog) -> None:
     record["setting"]["threads"] = 3
     record["setting"]["versions"]["torch"] = "0.0"
     (first.folder / "run.json").write_text(json.dumps(record))
-    assert studio.again(first.folder).result().answer["threads"] == 3
+    assert studio.rerun(first.folder).result().answer["threads"] == 3
     assert torch.get_num_threads() == before
     assert "torch was 0.0 then" in caplog.text
+
+
+def test_again_names_the_models_whose_weights_have_changed(caplog, monkeypatch) -> None:
+    reader, clip = (card_of(name) for name in ("reader", "clip"))
+    assert reader is not None
+    assert clip is not None
+    own = {"reader": reader.sha256, "clip": "0" * 64, "of-others": "1" * 64}
+    monkeypatch.setitem(_NOTES, "models", own)
+    first = studio.run(_recipe()).result()
+    assert first.folder is not None
+    for source in (first.folder, first.folder / "noise.png"):
+        assert studio.load_run(source).changed_models() == ["clip"]
+        caplog.clear()
+        studio.rerun(source).result()
+        assert "The weights of clip have changed since: this result may differ" in caplog.text
+    monkeypatch.setitem(own, "clip", clip.sha256)
+    caplog.clear()
+    studio.rerun(studio.run(_recipe()).result().folder).result()  # type: ignore[arg-type]
+    assert "changed since" not in caplog.text
+
+
+def test_pictures_without_weights_are_compared_with_what_their_version_shipped(monkeypatch) -> None:
+    monkeypatch.setattr(
+        rerunning, "needs_of_recipe", lambda _: [Need("scorer", "clip"), Need("reader", "reader")]
+    )
+    clip, reader = (card_of(name) for name in ("clip", "reader"))
+    assert clip is not None
+    assert reader is not None
+    cards = {"clip": clip.model_copy(update={"earlier": {"0.1.0": "0" * 64}}),
+             "reader": reader.model_copy(update={"earlier": {"0.1.0": reader.sha256}})}  # fmt: skip
+    monkeypatch.setattr(rerunning, "card_of", cards.get)
+    for version, changed in (("0.1.0", ["clip"]), ("0.0.9", [])):
+        past = rerunning.RunRecord(_recipe(), {"versions": {"guided": version}}, Path("x.png"))
+        assert past.changed_models() == changed
 
 
 def test_a_kept_recipe_does_not_carry_the_leave_to_go_online() -> None:
     first = studio.run(_recipe(online=True)).result()
     assert first.folder is not None
-    assert not studio.recall(first.folder).recipe.online
-    assert not studio.recall(first.folder / "noise.png").recipe.online
+    assert not studio.load_run(first.folder).recipe.online
+    assert not studio.load_run(first.folder / "noise.png").recipe.online
 
 
 def test_again_works_from_another_folder(tmp_path: Path, monkeypatch) -> None:
@@ -195,7 +237,7 @@ def test_again_works_from_another_folder(tmp_path: Path, monkeypatch) -> None:
     first = studio.run(_recipe(images=["me.png"])).result().answer["results"][0]["image"]
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    second = studio.again(first).result().answer["results"][0]["image"]
+    second = studio.rerun(first).result().answer["results"][0]["image"]
     assert _pixels(first) == _pixels(second)
 
 
@@ -204,8 +246,8 @@ def test_fifty_recipes_survive_the_way_through_a_picture(tmp_path: Path) -> None
         words = f'{seed}: "quotes" \\ \n ünï {"x" * seed}'
         recipe = _recipe(seed=seed, prompt=words, size=4 + seed % 5, out=f"o{seed}")
         first = studio.run(recipe).result().answer["results"][0]["image"]
-        assert studio.recall(first).recipe == recipe.with_(out=None)
-        again = studio.again(first, out=f"p{seed}").result().answer["results"][0]["image"]
+        assert studio.load_run(first).recipe == recipe.with_(out=None)
+        again = studio.rerun(first, out=f"p{seed}").result().answer["results"][0]["image"]
         assert _pixels(again) == _pixels(first)
 
 
@@ -224,7 +266,7 @@ def test_pictures_in_memory_are_saved_with_the_run() -> None:
     result = studio.run(_recipe(images=["given-1.png"], out="o"), given={"given-1.png": mine})
     first = result.result().answer["results"][0]["image"]
     assert (Path("o") / "given-1.png").is_file()
-    assert _pixels(studio.again(first).result().answer["results"][0]["image"]) == _pixels(first)
+    assert _pixels(studio.rerun(first).result().answer["results"][0]["image"]) == _pixels(first)
 
 
 @pytest.mark.parametrize("save", [False, True])
@@ -251,7 +293,7 @@ def test_history_is_newest_first_and_skips_damage(tmp_path: Path, caplog) -> Non
 
 def test_show_and_again_say_what_they_need(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "plain.png")
-    for call in (studio.show, studio.again):
+    for call in (studio.show, studio.rerun):
         with pytest.raises(UsageError, match="carries no recipe"):
             call("plain.png")
     assert lineage.read(tmp_path / "plain.png") is None
@@ -278,9 +320,9 @@ def _read(values: list[dict[str, str]]) -> Callable[[object], list]:
 
 def test_expectations_are_judged_after_the_run() -> None:
     result = studio.run(_recipe(expect={"mean": {"at_least": 0.9}, "results.*.mean": 0.5}))
-    assert result.result().unmet[0].startswith("mean is 0.")
-    assert len(result.result().unmet) == 2
-    assert studio.run(_recipe(expect={"mean": {"at_most": 0.9}})).result().unmet == []
+    assert result.result().failed_expectations[0].startswith("mean is 0.")
+    assert len(result.result().failed_expectations) == 2
+    assert studio.run(_recipe(expect={"mean": {"at_most": 0.9}})).result().failed_expectations == []
 
 
 @pytest.mark.parametrize(
@@ -305,17 +347,17 @@ def test_expectations_are_judged_after_the_run() -> None:
     ],
 )
 def test_conditions(table: dict, met: bool) -> None:
-    pictures = [Picture(str(n), Image.new("RGB", (2, 2))) for n in range(2)]
+    pictures = [OutputImage(str(n), Image.new("RGB", (2, 2))) for n in range(2)]
     answer = {
         "count": 2,
         "results": [{"label": "hat"}, {"label": "cap", "scores": {"a.b": 1.5}}],
     }
     result = Result(answer, pictures, scores={"clip": 0.25})
-    expect.check(table)
-    missed = expect.unmet(table, result, _read([{"hat": "cap"}, {"hat": "none"}]))
+    expectations.check(table)
+    missed = expectations.failed(table, result, _read([{"hat": "cap"}, {"hat": "none"}]))
     assert (missed == []) == met
 
 
 def test_a_bench_without_a_folder_saves_nothing() -> None:
     with pytest.raises(CannotDo, match=r"not saved, so a\.png has no place"):
-        Workbench().save(Picture("a.png", Image.new("RGB", (2, 2))))
+        TaskContext().save(OutputImage("a.png", Image.new("RGB", (2, 2))))

@@ -8,13 +8,13 @@ from typing import Any
 from PIL import Image
 
 from guided.core.run import Result, Step
-from guided.tasks.base import Workbench
+from guided.tasks.base import TaskContext
 
 
 def perform(module: Any, scorer: Path | None, /, **keys: Any) -> tuple[Result, list[Step[Any]]]:
     """The result and the Steps of a verb given its keys."""
     kit = {} if scorer is None else {"scorer": f"local-dir:{scorer}"}
-    steps = module.run(module.Options(**keys), Workbench(device_name="cpu", kit=kit))
+    steps = module.run(module.Options(**keys), TaskContext(device_name="cpu", kit=kit))
     seen = []
     while True:
         try:

@@ -8,8 +8,8 @@ import pytest
 from guided.errors import UsageError
 from guided.scorers.clip import load_clip
 from guided.tasks import classify
+from tests.helpers.tiny_clip import write_clip
 from tests.tasks.scoring import paint, perform
-from tests.tiny_clip import write_clip
 
 LABELS = ["hat", "dog", "sky"]
 

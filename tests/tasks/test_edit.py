@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from guided.core import lineage
+from guided.editing.latent import LatentEditor
 from guided.errors import (
     CannotDo,
     CorruptWeights,
@@ -26,9 +27,10 @@ from guided.generators.latents import read_delta
 from guided.recipe import Recipe
 from guided.studio import run
 from guided.tasks import edit as verb
-from guided.tasks._edit_options import STRENGTHS
-from tests import tiny_faces
-from tests.tiny_clip import write_clip
+from tests.helpers import tiny_faces
+from tests.helpers.tiny_clip import write_clip
+
+pytestmark = pytest.mark.usefixtures("shared_models")
 
 SIZE = 32
 
@@ -49,7 +51,8 @@ def edit(files: dict[str, str], tmp_path: Path) -> Callable[..., dict[str, Any]]
     """Run the verb with the tiny models and give its answer; files land in ``tmp_path/out``."""
 
     def call(**options: Any) -> dict[str, Any]:
-        data: dict[str, Any] = {"task": "edit", "steps": 4, "out": str(tmp_path / "out"), **files}
+        steps = {"steps": 4} if options.get("method", "optimise") == "optimise" else {}
+        data: dict[str, Any] = {"task": "edit", **steps, "out": str(tmp_path / "out"), **files}
         data |= {key: value for key, value in options.items() if value is not None}
         return run(Recipe.of(data, "test")).result().answer
 
@@ -229,7 +232,7 @@ def test_shared_latent_files(edit: Callable[..., dict[str, Any]], tmp_path: Path
 
 def test_auto_strength_is_on_the_grid(edit: Callable[..., dict[str, Any]]) -> None:
     (row,) = edit(prompt=["red hat"], strength="auto", steps=10)["results"]
-    assert row["strength"] in STRENGTHS
+    assert row["strength"] in LatentEditor.tried
 
 
 # ------------------------------------------------------------------ photographs
@@ -370,7 +373,7 @@ def test_command_line(
     assert said.status == 0, said.err
     (row,) = said.answer["results"]
     assert Path(row["image"]).is_file()
-    again = guided_cli("again", row["image"], "--json", "--out", tmp_path / "again")
+    again = guided_cli("rerun", row["image"], "--json", "--out", tmp_path / "again")
     assert again.status == 0, again.err
     assert (pixels(again.answer["results"][0]["image"]) == pixels(row["image"])).all()
 

@@ -16,7 +16,7 @@ from guided.nets.irse50 import IRSE50
 from guided.nets.stylegan2 import StyleGAN2Shape
 from guided.recipe import Recipe
 from guided.studio import run
-from tests.tiny_faces import seeded, write_generator
+from tests.helpers.tiny_faces import seeded, write_generator
 
 WIDTHS = (64, 128, 256, 512)
 FFHQ = StyleGAN2Shape(1024, 512, 512, 8, (512, 512, 512, 512, 512, 256, 128, 64, 32))

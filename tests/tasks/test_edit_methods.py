@@ -8,22 +8,17 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from guided.core.editing import Delta
 from guided.core.seeds import Seeds
 from guided.errors import CannotDo, ShapeError, UsageError
 from guided.generators.latents import read_delta
 from guided.guidance.directions import channel_relevance
 from guided.guidance.relevance import measured_relevance
-from guided.portraits.rivals import rivals, rivals_by_fact
+from guided.models import Models
 from guided.recipe import Recipe
 from guided.studio import plan, run
-from guided.tasks._edit_editors import Judgement, Towards
-from guided.tasks._edit_models import EditModels
-from guided.tasks._edit_options import settled
-from guided.tasks._edit_rows import Texts, smallest_agreeing
-from guided.tasks.base import Workbench
+from guided.tasks._edit_options import resolve_method
 from guided.tasks.edit import Options
-from tests.tiny_edit import write_delta, write_models
+from tests.helpers.tiny_edit import write_delta, write_models
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +29,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def edit(files: dict[str, str], tmp_path: Path) -> Callable[..., list[dict[str, Any]]]:
     def call(**options: Any) -> list[dict[str, Any]]:
-        data = {"task": "edit", "steps": 3, "out": str(tmp_path / "out"), **files, **options}
+        steps = {"steps": 3} if options.get("method", "optimise") == "optimise" else {}
+        data = {"task": "edit", **steps, "out": str(tmp_path / "out"), **files, **options}
         found: list[dict[str, Any]] = run(Recipe.of(data, "test")).result().answer["results"]
         return found
 
@@ -132,7 +128,7 @@ def test_auto_takes_the_mapper_where_there_is_one() -> None:
         ({"generator": "own.pt", "delta": "own.safetensors"}, {}, "delta"),
         ({"method": "optimise"}, kit, "optimise"),
     ):  # fmt: skip
-        assert settled(Options.model_validate(options), roles).method == wanted
+        assert resolve_method(Options.model_validate(options), roles).method == wanted
 
 
 # ------------------------------------------------------------------ refine
@@ -159,83 +155,17 @@ def test_a_search_begins_at_the_mapper_s_change(edit: Callable[..., Any], tmp_pa
 # ------------------------------------------------------------------ texts
 
 
-def models_of(files: dict[str, str], **kit: str) -> EditModels:
-    return EditModels(Workbench(kit=kit), {k: files[k] for k in ("generator", "scorer")})
-
-
-def test_directions_go_through_templates(files: dict[str, str]) -> None:
-    models, seen = models_of(files), torch.nn.functional.normalize(torch.ones(2, 24), dim=1)
-    one = Options(template=["{}"], neutral="a portrait")
-    plain = Towards(one, models)("a red hat", seen)
-    scorer = models.scorer
-    wanted = scorer.embed_texts(["a red hat"]) - scorer.embed_texts(["a portrait"])
-    wanted = torch.nn.functional.normalize(wanted, dim=1).expand(2, -1)
-    assert torch.allclose(plain, wanted, atol=1e-5)
-    many = Towards(Options(neutral="a portrait"), models)("a red hat", seen)
-    assert torch.allclose(many.norm(dim=1), torch.ones(2), atol=1e-5)
-    assert not torch.allclose(plain, many, atol=1e-3)
-    of_no_facts = Towards(Options(template=["{}"]), models)("a dog", seen)
-    plain_dog = Towards(one, models)("a dog", seen)
-    assert torch.allclose(of_no_facts, plain_dog, atol=1e-6)
-
-
-def test_directions_lead_from_what_a_picture_shows(files: dict[str, str]) -> None:
-    models = models_of(files)
-    towards, embed = Towards(Options(template=["{}"]), models), models.scorer.embed_texts
-    text = "a person with pink hair"
-    told, target = embed(rivals(text)), embed([text])
-    found = towards(text, told[[0, 3]])
-    wanted = torch.nn.functional.normalize(target - told[[0, 3]], dim=1)
-    assert torch.allclose(found, wanted, atol=1e-5)
-    both = "a smiling person, on a blue background"
-    first, second = (embed(others) for others in rivals_by_fact(both))
-    shown = first[1:2]
-    near = second[(shown @ second.T).argmax(1)]
-    wanted = torch.nn.functional.normalize(2 * embed([both]) - shown - near, dim=1)
-    assert torch.allclose(towards(both, shown), wanted, atol=1e-5)
-
-
-def test_a_prompt_competes_with_what_contradicts_it(files: dict[str, str]) -> None:
-    models = models_of(files)
-    judge = Judgement(models, "a portrait", ["a bald person", "a dog", "a hat | a dog::0.5"])
-    counts = [len(others) for others in judge.texts.others]
-    assert counts[0] > 3
-    assert counts[1:] == [1, 1]
-    neutral = models.scorer.embed_texts(["a portrait"])[0]
-    assert torch.allclose(judge.texts.others[1][0], neutral, atol=1e-6)
-
-
-def test_agreement_beats_every_other_text() -> None:
-    eye = torch.eye(4)
-    texts = Texts(eye[:1], [eye[1:3]])
-    assert texts.agrees(0, torch.tensor([0.6, 0.5, 0.5, 0.9]))
-    assert not texts.agrees(0, torch.tensor([0.6, 0.5, 0.7, 0.0]))
-
-
-class _Turning:
-    """A world whose picture at strength s has the features (1 - s, s)."""
-
-    class generator:
-        @staticmethod
-        def render(latent: dict[str, torch.Tensor]) -> torch.Tensor:
-            return latent["w"]
-
-    class scorer:
-        @staticmethod
-        def embed_images(images: torch.Tensor) -> torch.Tensor:
-            return torch.stack([1 - images[:, 0], images[:, 0]], dim=1)
-
-
-def test_auto_takes_the_first_strength_at_which_the_answer_changes() -> None:
-    eye = torch.eye(2)
-    delta = Delta({"w": torch.zeros(3, 1)}, {"w": torch.tensor([[1.0], [2.0], [0.1]])}, "test")
-    texts = Texts(eye[1:].expand(3, 2), [eye[:1]] * 3)
-    models: Any = _Turning()
-    grid = [i / 10 for i in range(1, 16)]
-    assert smallest_agreeing(models, delta, texts, grid) == [0.6, 0.3, 1.5]
+def models_of(files: dict[str, str], **kit: str) -> Models:
+    named = {k: files[k] for k in ("generator", "scorer")}
+    return Models({"generator": named["generator"], **kit}, named, world_name="portraits")
 
 
 # ------------------------------------------------------------------ roles
+
+
+def clips(models: Models) -> list[str]:
+    """The references of the CLIPs that were loaded."""
+    return [key[1] for key in models.loaded if key[0] == "scorer"]
 
 
 def test_the_perceptual_role_of_the_kit_is_read(files: dict[str, str]) -> None:
@@ -243,10 +173,10 @@ def test_the_perceptual_role_of_the_kit_is_read(files: dict[str, str]) -> None:
     assert own.perceptual.name == f"trunk of {own.scorer.name}"
     same = models_of(files, perceptual=files["scorer"])
     assert same.perceptual.name == own.perceptual.name
-    assert "scorer" in vars(same)  # loaded once, not twice
+    assert clips(same) == [files["scorer"]]  # loaded once, not twice
     other = models_of(files, perceptual="clip")
     assert other.perceptual.name == "trunk of clip"
-    assert "scorer" not in vars(other)
+    assert clips(other) == ["clip"]
 
 
 def test_identity_is_told_wherever_an_embedder_is_here(
@@ -255,6 +185,6 @@ def test_identity_is_told_wherever_an_embedder_is_here(
     (row,) = edit(prompt=["a hat"], strength=0.0)
     assert row["metrics"]["identity"] == pytest.approx(1, abs=1e-4)
     models = models_of(files)
-    assert not models.here("identity")
-    assert not models_of(files, identity="ir-se50").here("identity")
-    assert models.here("generator")
+    assert not models.has("identity")
+    assert not models_of(files, identity="ir-se50").has("identity")
+    assert models.has("generator")

@@ -12,17 +12,24 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from guided.editing.latent import LatentEditor
+from guided.editing.regions import Region, elsewhere, feathered
 from guided.errors import UsageError
 from guided.generators.latents import read_delta
 from guided.recipe import Recipe
 from guided.studio import run
-from guided.tasks._edit_options import STRENGTHS
-from guided.tasks._edit_regions import Region, elsewhere, feathered
-from tests import tiny_edit, tiny_faces
+from guided.tasks._edit_inputs import read_mask
+from tests.helpers import tiny_edit, tiny_faces
 
 SIZE = 32
 METHODS = ("direction", "mapper", "delta", "refine")
 Editing = Callable[..., dict[str, Any]]
+#: The options here that not every method has, and those that each has.
+SPECIAL = ("steps", "beta", "delta", "statistics", "mapper")
+OWN = {
+    "optimise": ("steps",), "direction": ("statistics", "beta"), "mapper": ("mapper",),
+    "delta": ("delta",), "refine": ("delta",),
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +52,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 @pytest.fixture
 def edit(files: dict[str, str], tmp_path: Path) -> Editing:
     def call(**options: Any) -> dict[str, Any]:
-        usual = {"steps": 2, "beta": 0.01, "faces": "aligned", "prompt": ["a red hat"]}
-        data = {"task": "edit", "out": str(tmp_path / "out"), **usual, **files, **options}
+        own = OWN.get(options.get("method", ""), ())
+        shared = {key: file for key, file in files.items() if key not in SPECIAL or key in own}
+        usual = {"faces": "aligned", "prompt": ["a red hat"], **shared}
+        usual |= {key: value for key, value in {"steps": 2, "beta": 0.01}.items() if key in own}
+        data = {"task": "edit", "out": str(tmp_path / "out"), **usual, **options}
         answer: dict[str, Any] = run(Recipe.of(data, "test")).result().answer
         return answer
 
@@ -91,6 +101,38 @@ def test_outside_a_mask_the_picture_is_the_sources(
     assert row["metrics"]["change"] > 0
     for sheet in (row["sweep"], row["strip"]):
         assert (pixels(sheet)[4 + half : 4 + SIZE, 4 : 4 + SIZE] == source[half:]).all()
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P"])
+def test_what_is_transparent_in_a_mask_stays(
+    edit: Editing, face: Path, mask: Path, tmp_path: Path, kind: str
+) -> None:
+    white = Image.new("LA", (SIZE, SIZE), (255, 0))
+    white.putalpha(Image.open(mask).convert("L"))
+    file = tmp_path / "clear.png"
+    if kind == "P":
+        drawn = Image.new("P", (SIZE, SIZE), 1)
+        drawn.putpalette([255] * 6)
+        drawn.paste(0, (0, 0, SIZE, SIZE // 2))
+        drawn.save(file, transparency=1)
+    else:
+        white.convert(kind).save(file)
+    assert np.array_equal(read_mask(file).convert("L"), Image.open(mask))
+    if kind == "RGBA":
+        options = {"images": [str(face)], "method": "delta"}
+        (row,), (plain,) = (
+            edit(**options, mask=str(each), out=str(tmp_path / each.stem))["results"]
+            for each in (file, mask)
+        )
+        assert np.array_equal(pixels(row["image"]), pixels(plain["image"]))
+
+
+def test_a_mask_that_lets_nothing_change_is_refused(tmp_path: Path) -> None:
+    painted = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
+    painted.paste((0, 0, 0, 255), (0, 0, SIZE, SIZE // 2))
+    painted.save(tmp_path / "black.png")
+    with pytest.raises(UsageError, match=r"black\.png is black everywhere, or transparent"):
+        read_mask(tmp_path / "black.png")
 
 
 def test_going_on_without_the_mask_is_said(
@@ -161,7 +203,7 @@ def test_every_method_reports_and_takes_any_strength(
         shown[strength] = row
     assert shown[-1.0]["strength"] == -1
     assert (pixels(shown[-1.0]["image"]) != pixels(shown[1.0]["image"])).any()
-    assert shown["auto"]["strength"] in STRENGTHS
+    assert shown["auto"]["strength"] in LatentEditor.tried
 
 
 def test_auto_needs_words(edit: Editing) -> None:
@@ -172,9 +214,7 @@ def test_auto_needs_words(edit: Editing) -> None:
 
 def test_a_saved_edit_is_checked_again(edit: Editing, tmp_path: Path) -> None:
     (first,) = edit(method="delta")["results"]
-    (again,) = edit(images=[first["image"]], prompt=[], mapper="", out=str(tmp_path / "b"))[
-        "results"
-    ]
+    (again,) = edit(images=[first["image"]], prompt=[], out=str(tmp_path / "b"))["results"]
     assert again["prompt"] == "a red hat"
     for name in ("clip_gain", "identity", "change"):
         assert again["metrics"][name] == pytest.approx(first["metrics"][name], abs=1e-5)

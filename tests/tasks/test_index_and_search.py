@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from guided.errors import ImageError, StoreError, UsageError
-from guided.index.store import open_store
+from guided.retrieval.store import open_store
 from guided.tasks import index, search
+from tests.helpers.tiny_clip import write_clip
 from tests.tasks.scoring import paint, perform
-from tests.tiny_clip import write_clip
 
 
 @pytest.fixture(scope="module")
@@ -159,3 +159,54 @@ def test_the_scorer_is_named_in_the_index(made: tuple[Path, list[Path]], bundle:
     with open_store(made[0]) as store:
         assert store.model == f"local-dir:{bundle.resolve()}"
         assert len(store.fingerprint) == 64
+
+
+def test_a_folder_that_moved_is_marked_told_and_pruned(bundle: Path, tmp_path: Path) -> None:
+    place = tmp_path / "index"
+    keys = {"index": str(place)}
+    paint(tmp_path / "old", 3)
+    perform(index, bundle, folder=str(tmp_path / "old"), **keys)
+    (tmp_path / "old").rename(tmp_path / "new")
+    (tmp_path / "new" / "clip.HEIC").write_bytes(b"x")
+    (tmp_path / "new" / "metadata.csv").write_text("file,tag\nnone.png,x\n")
+    with pytest.raises(UsageError, match=r"of it stays.*--prune"):
+        perform(index, bundle, folder=str(tmp_path / "old"), **keys)
+    answer = perform(index, bundle, folder=str(tmp_path / "new"), **keys)[0].answer
+    assert [each["file"] for each in answer["left_out"]] == [str(tmp_path / "new" / "clip.HEIC")]
+    unmatched, lost = answer["warnings"]
+    assert "1 rows match no file: metadata.csv, line 2: none.png" in unmatched
+    assert f"{tmp_path / 'old'} (3)" in lost
+    found, _ = perform(search, None, query="a dog", **keys)
+    assert len(found.answer["results"]) == 6
+    for row in found.answer["results"]:
+        assert row.get("missing", False) == (not Path(row["file"]).exists())
+    assert "3 of 6 results are files that are not there" in found.answer["warnings"][0]
+    assert found.files["results.csv"].count(",missing\n") == 1 + 3
+    assert not index.needs(index.Options(prune=True, **keys))
+    answer = perform(index, None, prune=True, **keys)[0].answer
+    assert answer == {"added": 0, "skipped": 0, "removed": 3, "total": 3}
+    assert not any("missing" in row for row in find(place, query="a dog"))
+    with pytest.raises(UsageError, match="No folder of pictures is given"):
+        perform(index, None, **keys)
+
+
+def test_a_folder_is_indexed_and_pruned_at_once(bundle: Path, tmp_path: Path) -> None:
+    keys = {"index": str(tmp_path / "index")}
+    for name in ("a", "b"):
+        paint(tmp_path / name, 2)
+        perform(index, bundle, folder=str(tmp_path / name), **keys)
+    shutil.rmtree(tmp_path / "a")
+    answer = perform(index, bundle, folder=str(tmp_path / "b"), prune=True, **keys)[0].answer
+    assert answer == {"added": 0, "skipped": 2, "removed": 2, "total": 2}
+
+
+def test_a_search_that_indexes_names_what_it_leaves_out(bundle: Path, tmp_path: Path) -> None:
+    paint(tmp_path / "in", 1)
+    (tmp_path / "in" / "bad.png").write_bytes(b"no")
+    (tmp_path / "in" / "clip.mov").write_bytes(b"x")
+    (tmp_path / "in" / "metadata.jsonl").write_text('{"file_name": "none.png"}')
+    keys = {"folder": str(tmp_path / "in"), "index": str(tmp_path / "index")}
+    told = perform(search, bundle, query="a dog", **keys)[0].answer["warnings"]
+    assert [line.split(":")[1 if "row" in line else 0].strip() for line in told] == [
+        "1 rows match no file", "1 files are left out", "1 pictures cannot be read"
+    ]  # fmt: skip

@@ -10,8 +10,8 @@ from safetensors.torch import load
 
 from guided.errors import UsageError
 from guided.tasks import probe
+from tests.helpers.tiny_clip import write_clip
 from tests.tasks.scoring import perform
-from tests.tiny_clip import write_clip
 
 COLOURS = {"blue": (20, 30, 220), "green": (20, 200, 40), "red": (220, 30, 20)}
 
@@ -61,6 +61,20 @@ def test_a_list_with_its_own_split(bundle: Path, tmp_path: Path) -> None:
     assert result.answer["l2"] == 0.1
 
 
+def test_a_list_of_another_program(tmp_path: Path) -> None:
+    paint_classes(tmp_path, 1)
+    lines = "File_Name;Label\r\nred\\00.png;007\r\nblue/00.png;\r\ngreen/00.png;Z\xfcrich\r\n"
+    (tmp_path / "list.csv").write_bytes(lines.encode("cp1252"))
+    with pytest.raises(UsageError, match="line 4: not UTF-8"):
+        probe.read_labelled(tmp_path / "list.csv")
+    listed, faults = probe.read_labelled(tmp_path / "list.csv", "cp1252")
+    assert listed == [
+        (str(tmp_path / "red" / "00.png"), "007", ""),
+        (str(tmp_path / "green" / "00.png"), "Z\xfcrich", ""),
+    ]
+    assert faults == ["list.csv, line 3: it has no label"]
+
+
 def test_folders_train_and_test(bundle: Path, tmp_path: Path) -> None:
     paint_classes(tmp_path / "train", 3)
     paint_classes(tmp_path / "test", 2)
@@ -79,7 +93,7 @@ def test_a_picture_that_cannot_be_read_is_listed(bundle: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("file,label\nx.png,\n", "Row 1 .* lacks a file or a label"),
+        ("file,label\nx.png,\n", r"list\.csv, line 2: it has no label"),
         ("file,label,split\nx.png,a,val\n", "has the split 'val'"),
         ("file,label\nx.png,a\nx.png,b\n", "names a file more than once"),
         ("file,label\n", "no pictures in classes"),
@@ -103,5 +117,9 @@ def test_folders_that_make_no_sense(bundle: Path, tmp_path: Path) -> None:
     for label in ("blue", "green"):
         for file in (tmp_path / "one" / label).iterdir():
             file.unlink()
+    table = tmp_path / "table.csv"
+    table.write_text("file,label\nnope.png,red\ngone.png,blue\n")
+    with pytest.raises(UsageError, match=r"None of the 2 pictures .*nope\.png does not exist"):
+        perform(probe, bundle, folder=str(table))
     with pytest.raises(UsageError, match="needs two classes; found: red"):
         perform(probe, bundle, folder=str(tmp_path / "one"))

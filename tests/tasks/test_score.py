@@ -9,9 +9,9 @@ from pydantic import ValidationError
 from guided.errors import CannotDo, UsageError
 from guided.scorers.clip import load_clip
 from guided.tasks import score
-from guided.tasks.base import Workbench
+from guided.tasks.base import TaskContext
+from tests.helpers.tiny_clip import write_clip
 from tests.tasks.scoring import paint, perform
-from tests.tiny_clip import write_clip
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +55,11 @@ def test_a_text_of_5000_characters_is_scored_and_reported(bundle: Path, tmp_path
 
 def test_pictures_in_memory(bundle: Path, tmp_path: Path) -> None:
     (file,) = paint(tmp_path, 1)
-    bench = Workbench(
+    ctx = TaskContext(
         device_name="cpu", kit={"scorer": f"local-dir:{bundle}"},
         given={"given-1.png": Image.open(file)},
     )  # fmt: skip
-    steps = score.run(score.Options(images=["given-1.png", str(file)], text=["a"]), bench)
+    steps = score.run(score.Options(images=["given-1.png", str(file)], text=["a"]), ctx)
     next(steps)
     with pytest.raises(StopIteration) as end:
         next(steps)

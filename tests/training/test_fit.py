@@ -6,6 +6,7 @@ import logging
 import os
 import random
 import re
+import shutil
 import signal
 import time
 import tomllib
@@ -19,10 +20,11 @@ from PIL import Image
 from safetensors.torch import load
 
 from guided.core import device
-from guided.errors import CannotDo, CorruptWeights, MissingWeights, RecipeError
+from guided.errors import CannotDo, CorruptWeights, MissingWeights, RecipeError, UsageError
 from guided.training import fit as loop
+from guided.training.registry import ALIASES, objectives
 from guided.zoo.cards import card_from
-from tests.training import tiny
+from tests.helpers import tiny_training as tiny
 
 
 @pytest.fixture(autouse=True)
@@ -79,8 +81,8 @@ def test_the_average_is_shipped_in_the_precision_it_was_measured(
     whole: Any, tmp_path: Path
 ) -> None:
     _, result = whole
-    around = loop.Surroundings()
-    objective = tiny.TinyObjective(tiny.TinySettings(), around)
+    ctx = loop.TrainingContext()
+    objective = tiny.TinyObjective(tiny.TinySettings(), ctx)
     net = objective.build().eval()
     net.load_state_dict({k: t.float() if t.is_floating_point() else t
                          for k, t in load(result.files["model.safetensors"]).items()})  # fmt: skip
@@ -234,8 +236,9 @@ def test_a_poisoned_training_resumes_bit_identically_too(tmp_path: Path) -> None
 def test_the_objectives_of_all_recipes_are_listed() -> None:
     recipes = (Path(__file__).parents[2] / "recipes/train").glob("*.toml")
     named = {tomllib.loads(file.read_text())["objective"] for file in recipes}
+    named = {ALIASES.get(name, name) for name in named}
     assert len(named) > 8
-    assert named <= set(loop.objectives())
+    assert named <= set(objectives())
 
 
 def test_shipped_weights_can_be_started_from(whole: Any, tmp_path: Path) -> None:
@@ -333,3 +336,59 @@ def test_wrong_recipes_say_what_to_do(
 ) -> None:
     with pytest.raises(RecipeError, match=f"(?s){message}"):
         tiny.run({**tiny.recipe(tmp_path), **changes})
+
+
+def test_a_training_is_its_data_and_the_weights_it_starts_from(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.txt").write_text("one")
+    table = tiny.recipe(tmp_path / "work", data=str(data), samples=80)
+    _, first = tiny.run(table)
+    shutil.copytree(data, tmp_path / "moved")
+    _, again = tiny.run({**table, "data": str(tmp_path / "moved")})
+    assert again.files["model.safetensors"] == first.files["model.safetensors"]
+    (tmp_path / "moved" / "a.txt").write_text("two")
+    for changed in (str(tmp_path / "moved"), None):
+        with pytest.raises(CannotDo, match="began with other data"):
+            tiny.run({**table, "data": changed})
+    with pytest.raises(UsageError, match="There is no folder"):
+        tiny.run({**table, "data": str(tmp_path / "gone")})
+
+    start = tmp_path / "model.safetensors"
+    start.write_bytes(first.files["model.safetensors"])
+    table = tiny.recipe(tmp_path / "two", start=str(start), samples=80)
+    tiny.run(table)
+    start.write_bytes(first.files["model.safetensors"][:-4] + bytes(4))
+    with pytest.raises(CannotDo, match="began with another start"):
+        tiny.run(table)
+    start.unlink()
+    tiny.run(table)  # it has begun and needs them no more
+
+
+def test_gradients_are_clipped_before_the_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call of the loss finds the gradients that the step before was taken with."""
+    lengths: list[float] = []
+    original = tiny.TinyObjective.loss
+
+    def watched(self: Any, model: torch.nn.Module, batch: Any, share: Any) -> Any:
+        squares = [float(p.grad.square().sum()) for p in model.parameters() if p.grad is not None]
+        lengths.append(sum(squares) ** 0.5)
+        return original(self, model, batch, share)
+
+    monkeypatch.setattr(tiny.TinyObjective, "loss", watched)
+    table = tiny.recipe(tmp_path, samples=80, clip=0.01, report_steps=1, monitor_samples=0)
+    steps, _ = tiny.run(table)
+    assert all(step.losses["gradient"] > 0.1 for step in steps)  # as it was before
+    assert lengths[1:] == pytest.approx([0.01] * 9, rel=1e-3)
+
+
+def test_each_roll_back_halves_the_learning_rate(tmp_path: Path) -> None:
+    table = {"report_steps": 1, "monitor_samples": 0}
+    plain, _ = tiny.run(tiny.recipe(tmp_path / "a", **table))
+    poison = {"settings": {"poison": (3, 8)}}  # after 3 steps, and after 4 more from the start
+    steps, _ = tiny.run(tiny.recipe(tmp_path / "b", **table, **poison))
+    rates = [step.losses["lr"] for step in plain]
+    wanted = [*rates[:3], *(0.5 * rate for rate in rates[:4]), *(0.25 * rate for rate in rates)]
+    assert [step.losses["lr"] for step in steps] == pytest.approx(wanted)

@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 from guided.core.prompts import embed_prompts
 from guided.errors import CannotDo, UsageError
 from guided.nets.mappers import STEP, LevelsMapper
-from guided.training.mapper import MapperObjective, MapperSettings
-from guided.training.objective import Share, Surroundings
-from tests.tiny_edit import descend, write_models
+from guided.training.objective import BatchContext, TrainingContext
+from guided.training.objectives.mapper import MapperObjective, MapperSettings
+from tests.helpers.tiny_edit import descend, write_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def objective_of(
     models: dict[str, str], data: Path | None = None, **changes: object
 ) -> MapperObjective:
     keys = {"prompt": "a red hat", "frozen": "fp32", **models, **changes}
-    return MapperObjective(MapperSettings(**keys), Surroundings(data=data))
+    return MapperObjective(MapperSettings(**keys), TrainingContext(data=data))
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +35,30 @@ def objective(models: dict[str, str]) -> MapperObjective:
 
 
 def test_random_portraits_near_the_mean(objective: MapperObjective) -> None:
-    codes = objective.batch(Share(0, 0, 6))
+    codes = objective.batch(BatchContext(0, 0, 6))
     assert codes.shape == (6, 8, 16)
-    assert torch.equal(codes, objective.batch(Share(0, 0, 6)))
-    half = objective.batch(Share(0, 0, 6, 1, 2))
+    assert torch.equal(codes, objective.batch(BatchContext(0, 0, 6)))
+    half = objective.batch(BatchContext(0, 0, 6, 1, 2))
     assert torch.allclose(half, codes[3:], atol=1e-6)
 
 
 def test_own_latents(models: dict[str, str], tmp_path: Path) -> None:
     mine = torch.randn(5, 8, 16, generator=torch.Generator().manual_seed(0))
     torch.save(mine, tmp_path / "faces.pt")
-    codes = objective_of(models, tmp_path).batch(Share(0, 0, 4))
+    codes = objective_of(models, tmp_path).batch(BatchContext(0, 0, 4))
     assert all(any(torch.equal(code, each) for each in mine) for code in codes)
     (tmp_path / "faces.pt").unlink()
     with pytest.raises(CannotDo, match="holds no latent files"):
-        objective_of(models, tmp_path).batch(Share(0, 0, 4))
+        objective_of(models, tmp_path).batch(BatchContext(0, 0, 4))
     torch.save(torch.zeros(2, 18, 512), tmp_path / "other.pt")
     with pytest.raises(CannotDo, match=r"takes W\+ codes \[N, 8, 16\]"):
-        objective_of(models, tmp_path).batch(Share(0, 0, 4))
+        objective_of(models, tmp_path).batch(BatchContext(0, 0, 4))
 
 
 def test_the_loss_is_the_weighted_sum_of_its_parts(objective: MapperObjective) -> None:
     torch.manual_seed(0)
-    codes, model = objective.batch(Share(0, 0, 3)), objective.build()
-    loss, parts = objective.loss(model, codes, Share(0, 0, 3))
+    codes, model = objective.batch(BatchContext(0, 0, 3)), objective.build()
+    loss, parts = objective.loss(model, codes, BatchContext(0, 0, 3))
     weights = {"clip": 1.0, "directional": 0.5, "identity": 0.1, "latent_l2": 0.8}
     assert set(parts) == set(weights)
     total = sum(weight * parts[name] for name, weight in weights.items())
@@ -70,7 +70,7 @@ def test_the_loss_is_the_weighted_sum_of_its_parts(objective: MapperObjective) -
 def test_a_few_steps_come_nearer_to_the_prompt(models: dict[str, str]) -> None:
     objective = objective_of(models, near=0.0)
     torch.manual_seed(0)
-    model, share = objective.build().train(), Share(0, 0, 4)
+    model, share = objective.build().train(), BatchContext(0, 0, 4)
     codes = objective.batch(share)
     before = objective.monitor(model.eval())
     descend(objective, model.train(), codes, share, steps=30, rate=3.0)
@@ -81,7 +81,7 @@ def test_a_few_steps_come_nearer_to_the_prompt(models: dict[str, str]) -> None:
 
 def test_a_few_steps_move_as_the_words_do(objective: MapperObjective) -> None:
     torch.manual_seed(0)
-    model, share = objective.build().train(), Share(0, 0, 4)
+    model, share = objective.build().train(), BatchContext(0, 0, 4)
     losses = descend(objective, model, objective.batch(share), share, steps=25, rate=1.0)
     assert losses[-1] < 0.9 * losses[0]
 

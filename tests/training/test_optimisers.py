@@ -7,15 +7,15 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from guided.training import team_muon
-from guided.training.objective import Surroundings
+from guided.training import distributed_muon
+from guided.training.objective import TrainingContext
 from guided.training.optimisers import Optimisers, optimiser_of, set_learning_rate
 from guided.training.settings import TrainingSettings
-from tests.training import tiny
+from tests.helpers import tiny_training as tiny
 
 
 def muon(model: nn.Module, **changes: object) -> Optimisers:
-    objective = tiny.TinyObjective(tiny.TinySettings(), Surroundings())
+    objective = tiny.TinyObjective(tiny.TinySettings(), TrainingContext())
     settings = TrainingSettings(objective="tiny", optimiser="muon", **changes)  # type: ignore[arg-type]
     found = optimiser_of(objective, model, settings, torch.device("cpu"))
     assert isinstance(found, Optimisers)
@@ -50,11 +50,11 @@ def test_a_hidden_matrix_moves_equally_far_in_every_direction() -> None:
 def test_a_processor_without_bf16_products_moves_it_alike(
     monkeypatch: pytest.MonkeyPatch, able: bool
 ) -> None:
-    monkeypatch.setattr(team_muon, "multiplies_bf16", lambda device: able)
+    monkeypatch.setattr(distributed_muon, "multiplies_bf16", lambda device: able)
     stream = torch.Generator().manual_seed(0)
     one, other = (nn.Parameter(torch.zeros(24, 16)) for _ in range(2))
     ways = {"lr": 0.1, "adjust_lr_fn": "match_rms_adamw", "weight_decay": 0.0}
-    both = team_muon.TeamMuon([one], **ways), torch.optim.Muon([other], **ways)
+    both = distributed_muon.DistributedMuon([one], **ways), torch.optim.Muon([other], **ways)
     for _ in range(3):
         one.grad = torch.randn(24, 16, generator=stream)
         other.grad = one.grad.clone()

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import math
 import resource
 import signal
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +18,17 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import nn
 
-from guided.errors import CorruptWeights, OutputError, RecipeError
+from guided.errors import CannotDo, CorruptWeights, OutputError, RecipeError
 from guided.training import checkpoint
-from guided.training.ahead import Ahead, to_device
-from guided.training.curve import picture, table
-from guided.training.ema import Average
-from guided.training.objective import Share
+from guided.training.best_weights import BestWeights
+from guided.training.ema import EMA
+from guided.training.loss_curve import picture, table
+from guided.training.objective import BatchContext
+from guided.training.prefetch import Prefetcher, to_device
 from guided.training.report import Report, crosses, finite
 from guided.training.schedule import Budget, learning_rate
 from guided.training.settings import TrainingSettings
+from tests.helpers import tiny_training as tiny
 
 # --------------------------------------------------------------------------- schedule
 
@@ -64,7 +68,7 @@ def test_after_the_warm_up_the_rate_never_rises(a: float, b: float, warmup: int)
 def test_the_average_has_the_half_life_it_promises() -> None:
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
-    average = Average(net, half_life=1000)
+    average = EMA(net, half_life=1000)
     average.updates = 10**6  # long past the short memory of the beginning
     nn.init.constant_(net.weight, 0.0)
     for _ in range(100):
@@ -75,9 +79,11 @@ def test_the_average_has_the_half_life_it_promises() -> None:
 def test_the_average_forgets_the_beginning_soon() -> None:
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 100.0)
-    average = Average(net, half_life=10**9)
+    average = EMA(net, half_life=10**9)
     nn.init.constant_(net.weight, 1.0)
-    for _ in range(200):
+    average.update(net, samples=1)
+    assert float(average.module.weight) == pytest.approx(1.0 + 99.0 * 2 / 11)
+    for _ in range(199):
         average.update(net, samples=1)
     expected = 1.0 + 99.0 * math.prod((1 + n) / (10 + n) for n in range(1, 201))
     assert float(average.module.weight) == pytest.approx(expected, rel=1e-4)
@@ -86,7 +92,7 @@ def test_the_average_forgets_the_beginning_soon() -> None:
 
 def test_the_average_follows_buffers_and_is_frozen() -> None:
     net = nn.BatchNorm1d(2)
-    average = Average(net, half_life=1)
+    average = EMA(net, half_life=1)
     net.train()(torch.randn(8, 2, generator=torch.Generator().manual_seed(0)) + 3)
     average.updates = 10**6
     for _ in range(60):
@@ -169,6 +175,17 @@ def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_checkpoint_claims_no_more_than_it_stores(tmp_path: Path) -> None:
+    """Its sum is its own, so whoever changes the tensors can write a fitting one."""
+    payload = io.BytesIO()
+    torch.save({"a": torch.zeros(1).expand(1 << 34)}, payload)
+    content = payload.getvalue()
+    head = b"guided checkpoint 1\n" + hashlib.sha256(content).digest()
+    (tmp_path / "step-000000001.ckpt").write_bytes(head + content)
+    with pytest.raises(CorruptWeights, match="damaged"):
+        checkpoint.read(tmp_path / "step-000000001.ckpt")
+
+
 def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path) -> None:
     checkpoint.write(tmp_path, 1, _state(1))
     before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.getsignal(signal.SIGXFSZ)
@@ -197,44 +214,55 @@ def test_batches_come_in_order_whatever_the_depth() -> None:
         return position * position
 
     for depth in (0, 1, 3):
-        ahead = Ahead(make, depth)
+        ahead = Prefetcher(make, depth)
         assert [ahead.get(p) for p in (0, 1, 2, 7, 8)] == [0, 1, 4, 49, 64]
         ahead.close()
     assert set(made) >= {0, 1, 2, 7, 8}
+
+
+def test_as_many_batches_are_made_ahead_as_were_asked_for() -> None:
+    made: list[int] = []
+    ahead = Prefetcher(made.append, 2)
+    ahead.get(5)
+    end = time.monotonic() + 5
+    while len(made) < 3 and time.monotonic() < end:
+        time.sleep(0.01)
+    ahead.close()
+    assert made == [5, 6, 7]
 
 
 def test_what_a_batch_raises_reaches_the_loop() -> None:
     def make(position: int) -> int:
         raise ValueError(f"no batch {position}")
 
-    ahead = Ahead(make, 2)
+    ahead = Prefetcher(make, 2)
     with pytest.raises(ValueError, match="no batch 5"):
         ahead.get(5)
     ahead.close()
 
 
 def test_batches_are_made_in_another_thread() -> None:
-    ahead = Ahead(lambda position: threading.current_thread().name, 1)
+    ahead = Prefetcher(lambda position: threading.current_thread().name, 1)
     assert ahead.get(0) != threading.current_thread().name
     ahead.close()
 
 
 def test_a_nest_of_tensors_is_moved_whole() -> None:
-    nest = {"a": [torch.zeros(2)], "b": (torch.ones(1), "word"), "c": Share(0, 1, 2)}
+    nest = {"a": [torch.zeros(2)], "b": (torch.ones(1), "word"), "c": BatchContext(0, 1, 2)}
     moved = to_device(nest, torch.device("meta"))
     assert moved["a"][0].device.type == moved["b"][0].device.type == "meta"
     assert moved["b"][1] == "word"
-    assert isinstance(moved["c"], Share)
+    assert isinstance(moved["c"], BatchContext)
     assert nest["a"][0].device.type == "cpu"
 
 
 def test_shares_split_a_batch_and_draw_alike() -> None:
-    shares = [Share(3, 5, 12, rank, 4) for rank in range(4)]
+    shares = [BatchContext(3, 5, 12, rank, 4) for rank in range(4)]
     rows = [row for share in shares for row in range(12)[share.rows]]
     assert rows == list(range(12))
     draws = [torch.rand(3, generator=share.generator("x")) for share in shares]
     assert all(torch.equal(draw, draws[0]) for draw in draws)
-    others = [Share(3, 6, 12), Share(4, 5, 12)]
+    others = [BatchContext(3, 6, 12), BatchContext(4, 5, 12)]
     assert all(not torch.equal(torch.rand(3, generator=s.generator("x")), draws[0]) for s in others)
     assert shares[0].number("x") != shares[0].number("y")
 
@@ -294,10 +322,41 @@ def test_the_average_leaves_constants_alone() -> None:
     module = nn.Linear(2, 2)
     module.register_buffer("mask", torch.tensor([0.0, float("-inf")]), persistent=False)
     module.register_buffer("level", torch.tensor([1.0]))
-    average = Average(module, half_life=10)
+    average = EMA(module, half_life=10)
     with torch.no_grad():
         module.level.fill_(3.0)
     for _ in range(3):
         average.update(module, 5)
     assert torch.equal(average.module.get_buffer("mask"), module.get_buffer("mask"))
     assert 1 < float(average.module.get_buffer("level")) <= 3
+
+
+def test_the_best_weights_are_the_first_of_the_highest_score() -> None:
+    first, second = nn.Linear(2, 2), nn.Linear(2, 2)
+    best = BestWeights(first)
+    assert best.score is None
+    assert not best.restore(second)
+    assert best.update(-0.25, first)
+    assert not best.update(-0.25, second)  # a tie keeps what there is
+    assert not best.update(-0.5, second)
+    assert best.score == -0.25
+    target = nn.Linear(2, 2)
+    assert best.restore(target)
+    assert torch.equal(target.weight, first.weight.half().float())
+    assert torch.equal(target.bias, first.bias.half().float())
+    assert best.update(-0.25 + 1e-9, second)
+    assert best.score == pytest.approx(-0.25 + 1e-9, abs=1e-12)
+    best.restore(target)
+    assert torch.equal(target.weight, second.weight.half().float())
+
+
+def test_a_training_of_another_model_does_not_go_on(tmp_path: Path) -> None:
+    table = tiny.recipe(tmp_path, monitor_samples=0)
+    tiny.run(table, stop_after=3)
+    folder = tmp_path / "tiny"
+    packed = checkpoint.read_newest(folder)
+    assert packed is not None
+    packed["model"]["head.weight"] = torch.zeros(1)
+    checkpoint.write(folder, packed["step"] + 1, packed)
+    with pytest.raises(CannotDo, match=r"release whose model had other parts.*head\.weight"):
+        tiny.run(table)

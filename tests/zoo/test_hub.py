@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from guided.errors import CannotDo, CorruptWeights, MissingWeights
-from guided.zoo import finding, hub, manifest
+from guided.zoo import checksums, hub, resolve
 from guided.zoo.cards import Card
 
 
@@ -22,7 +22,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("GUIDED_MODELS", str(tmp_path / "mine"))
-    manifest.forget()
+    checksums.forget()
     return tmp_path / "hub"
 
 
@@ -42,24 +42,24 @@ def store(cache: Path, repository: str, files: dict[str, bytes]) -> Path:
 
 
 def gpt2_files() -> dict[str, bytes]:
-    card = finding.public_card("gpt2")
+    card = resolve.public_card("gpt2")
     assert card is not None
     return {name: name.encode() for name in card.files}
 
 
 def test_a_complete_snapshot_is_found(cache: Path) -> None:
     snapshot = store(cache, "openai-community/gpt2", gpt2_files())
-    found = finding.find("gpt2", "language")
+    found = resolve.find("gpt2", "language")
     assert (found.place, found.path) == ("hub", snapshot / "model.safetensors")
     assert found.folder == snapshot
 
 
 def test_files_in_folders_keep_their_place(cache: Path) -> None:
-    card = finding.public_card("stable-diffusion-v1-5")
+    card = resolve.public_card("stable-diffusion-v1-5")
     assert card is not None
     files = {name: name.encode() for name in card.files}
     snapshot = store(cache, card.repository, files)
-    assert finding.find(card.name, "denoiser").folder == snapshot
+    assert resolve.find(card.name, "denoiser").folder == snapshot
 
 
 def test_an_incomplete_snapshot_is_missing(cache: Path) -> None:
@@ -67,14 +67,14 @@ def test_an_incomplete_snapshot_is_missing(cache: Path) -> None:
     del files["merges.txt"]
     store(cache, "openai-community/gpt2", files)
     with pytest.raises(MissingWeights, match="--online"):
-        finding.find("gpt2")
+        resolve.find("gpt2")
 
 
 def test_a_damaged_blob_is_seen(cache: Path) -> None:
     snapshot = store(cache, "openai-community/gpt2", gpt2_files())
     (snapshot / "model.safetensors").resolve().write_bytes(b"other")
     with pytest.raises(CorruptWeights, match=r"model\.safetensors is damaged.*Delete"):
-        finding.find("gpt2")
+        resolve.find("gpt2")
 
 
 def test_a_download_that_fails_says_why(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_a_download_that_fails_says_why(cache: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", refuse)
     with pytest.raises(MissingWeights, match=r"could not be downloaded \(no route\)"):
-        finding.find("gpt2", online=True)
+        resolve.find("gpt2", online=True)
 
 
 def test_only_the_files_of_the_card_are_asked_for(
@@ -96,12 +96,12 @@ def test_only_the_files_of_the_card_are_asked_for(
         return str(store(cache, repository, gpt2_files()))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    assert finding.find("gpt2", online=True).place == "hub"
+    assert resolve.find("gpt2", online=True).place == "hub"
     assert asked == [("openai-community/gpt2", list(gpt2_files()))]
 
 
 def test_models_outside_the_hub_are_not_downloaded() -> None:
-    card = finding.public_card("e4e-ffhq")
+    card = resolve.public_card("e4e-ffhq")
     assert isinstance(card, Card)
     with pytest.raises(CannotDo, match=r"not in a hub.*guided models add e4e_ffhq_encode\.pt"):
         hub.download(card)

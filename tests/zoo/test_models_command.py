@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from guided.cli.models import models
 from guided.errors import MissingWeights, UnsafeWeights
-from guided.zoo import hub, manifest
+from guided.zoo import checksums, hub
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setattr(hub, "cached", lambda card: None)
-    manifest.forget()
+    checksums.forget()
     return tmp_path
 
 
@@ -58,7 +58,7 @@ def test_list_shows_public_models_and_own_ones(own_folder: Path) -> None:
 def test_add_and_get(own_folder: Path) -> None:
     added = answer("add", str(weights(own_folder)), "--name", "my-net")
     assert Path(added["file"]) == own_folder / "mine" / "my-net" / "net.pt"
-    assert added["sha256"] == manifest.fresh_digest(Path(added["file"]))
+    assert added["sha256"] == checksums.fresh_digest(Path(added["file"]))
     assert answer("get", "my-net")["place"] == "yours"
 
 

@@ -16,17 +16,27 @@ from guided.zoo.packing import load_weights, pack, save_weights, unpack
 
 @settings(max_examples=40, deadline=None)
 @given(
-    shape=st.lists(st.integers(1, 7), min_size=2, max_size=4),
+    shape=st.lists(st.integers(1, 7), min_size=2, max_size=5),
     scale=st.sampled_from([1e-6, 1.0, 1e4]),
     seed=st.integers(0, 1000),
 )
-def test_packing_errs_by_half_a_scale_at_most(shape: list[int], scale: float, seed: int) -> None:
+def test_packing_errs_no_more_than_rounding_to_the_largest_value_of_each_channel(
+    shape: list[int], scale: float, seed: int
+) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * scale
     packed = pack({"w": weight}, smallest=1)
     assert packed["w::int8"].dtype == torch.int8
-    assert packed["w::scale"].shape == (shape[0],)
-    error = (unpack(packed)["w"] - weight).abs().flatten(1).amax(1)
-    assert bool((error <= packed["w::scale"] * 0.5001).all())
+    assert packed["w::int8"].shape == weight.shape
+    assert packed["w::scale"].ndim == weight.ndim
+    assert sum(n > 1 for n in packed["w::scale"].shape) <= 1
+    lost = unpack(packed)["w"] - weight
+    for axis, length in enumerate(shape):
+        if packed["w::scale"].shape[axis] == length > 1:
+            others = [other for other in range(len(shape)) if other != axis]
+            step = weight.abs().amax(others, keepdim=True) / 127
+            plain = ((weight / step).round() * step - weight).square().sum(others)
+            slack = (weight.square().sum(others) * 1e-5) + 1e-30
+            assert bool((lost.square().sum(others) <= 1.01 * plain + slack).all())
 
 
 def test_channels_have_their_own_scale() -> None:
@@ -34,14 +44,32 @@ def test_channels_have_their_own_scale() -> None:
     back = unpack(pack({"w": weight}, smallest=1))["w"]
     for row in range(2):
         error = (back[row] - weight[row]).abs().max() / weight[row].abs().max()
-        assert float(error) <= 0.5001 / 127
+        assert float(error) <= 0.51 / 127
+
+
+def test_channels_are_those_of_the_axis_that_suits() -> None:
+    columns = torch.randn(40, 4, generator=torch.Generator().manual_seed(0))
+    columns *= torch.tensor([1.0, 1e-2, 1e2, 1e-3])
+    packed = pack({"w": columns, "v": columns.T.contiguous()}, smallest=1)
+    assert packed["w::scale"].shape == (1, 4)
+    assert packed["v::scale"].shape == (4, 1)
+    filters = pack({"w": torch.randn(1, 3, 2, 3, 3)}, smallest=1)  # as StyleGAN2 keeps them
+    assert sorted(filters["w::scale"].shape)[:4] == [1, 1, 1, 1]
+    assert filters["w::scale"].numel() in (2, 3)
+
+
+def test_named_tensors_stay_in_half_precision() -> None:
+    weights = {"a": torch.randn(8, 8), "b": torch.randn(8, 8)}
+    assert set(pack(weights, half=["a"], smallest=1)) == {"a", "b::int8", "b::scale"}
+    with pytest.raises(CannotDo, match="No tensor is called 'c'"):
+        pack(weights, half=["c"], smallest=1)
 
 
 def test_a_zero_channel_stays_zero_and_extremes_are_exact() -> None:
     weight = torch.zeros(3, 8)
     weight[1, 2] = -4.0
     back = unpack(pack({"w": weight}, smallest=1))["w"]
-    assert torch.equal(back, weight)
+    assert torch.allclose(back, weight, rtol=1e-3, atol=0)
 
 
 def test_small_flat_and_whole_tensors_stay() -> None:
@@ -60,7 +88,7 @@ def test_saving_packed_weights_and_loading_them(tmp_path: Path) -> None:
     half = save_weights(tmp_path / "half.safetensors", weights, metadata={"recipe": "a.toml"})
     small = save_weights(tmp_path / "small.safetensors", pack(weights))
     assert read_header(half)[1] == {"recipe": "a.toml"}
-    assert read_header(small)[0]["conv.weight::scale"]["dtype"] == "F32"
+    assert read_header(small)[0]["conv.weight::scale"]["dtype"] == "F16"
     assert small.stat().st_size < 0.52 * half.stat().st_size
     back = load_weights(small)
     assert set(back) == set(weights)
@@ -104,6 +132,19 @@ def test_incomplete_packing_is_refused() -> None:
     packed = pack({"w": torch.ones(3, 4)}, smallest=1)
     with pytest.raises(CorruptWeights, match="'w' has no fitting scales"):
         unpack({"w::int8": packed["w::int8"]})
+    whole, flat = packed["w::int8"], torch.ones(3, 1)
+    for scale in (torch.ones(2), torch.ones(3, 4), torch.ones(1, 3), flat.double(), -flat,
+                  flat.int(), flat / 0, flat * float("nan"), torch.ones(3, 1, 1)):  # fmt: skip
+        with pytest.raises(CorruptWeights, match="'w' has no fitting scales"):
+            unpack({"w::int8": whole, "w::scale": scale})
     with pytest.raises(CorruptWeights, match="'w' has no fitting scales"):
-        unpack({**packed, "w::scale": torch.ones(2)})
+        unpack({"w::int8": whole.int(), "w::scale": flat})
+    with pytest.raises(CorruptWeights, match="'w' has no fitting scales"):
+        unpack({**packed, "w": torch.ones(3, 4)})
     assert set(unpack({"x::scale": torch.ones(1)})) == {"x::scale"}
+
+
+def test_scales_of_the_first_axis_alone_are_read_as_version_0_1_0_wrote_them() -> None:
+    whole = torch.tensor([[1, 2], [3, 4]], dtype=torch.int8)
+    back = unpack({"w::int8": whole, "w::scale": torch.tensor([10.0, 1.0])})["w"]
+    assert back.tolist() == [[10, 20], [3, 4]]

@@ -1,0 +1,166 @@
+"""Text encoding for diffusion: stock pipelines' prompts, and our own CLIP as their text encoder.
+
+The causal text tower of an open_clip model becomes the CLIPTextModelWithProjection of transformers
+(the same function; its weights only have other names), so that a pipeline which reads with it saves
+and loads like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from guided.core.offload import execution_device
+from guided.errors import CannotDo, library_message
+from guided.generators.diffusion.base import PromptBatch
+
+logger = logging.getLogger(__name__)
+
+_BLOCK = {
+    "ln_1": "layer_norm1", "ln_2": "layer_norm2", "attn.out_proj": "self_attn.out_proj",
+    "mlp.c_fc": "mlp.fc1", "mlp.c_proj": "mlp.fc2",
+}  # fmt: skip
+_INPUTS = ("q_proj", "k_proj", "v_proj")
+_ACTIVATIONS = {"GELU": "gelu", "QuickGELU": "quick_gelu"}
+
+
+class TextFeatures(NamedTuple):
+    """Texts as a tower reads them.
+
+    ``states`` [N, L, W] after the last norm, ``mask`` [N, L] (1 is read), ``pooled`` [N, D] the
+    unit embeddings, float32.
+    """
+
+    states: Tensor
+    mask: Tensor
+    pooled: Tensor
+
+
+def text_encoder_of(model: Any, end: int) -> Any:
+    """A CLIPTextModelWithProjection that equals the text tower of an open_clip model.
+
+    ``end`` is the id of the end token, where texts are pooled.
+
+    Raises:
+        CannotDo: a tower of another kind.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+    parts = getattr(model, "text", model)
+    try:
+        block = parts.transformer.resblocks[0]
+        activation = _ACTIVATIONS[type(block.mlp.gelu).__name__]
+        places, width = parts.positional_embedding.shape
+        state = {name: value.detach().float() for name, value in parts.state_dict().items()}
+        projection = state["text_projection"]
+        config = CLIPTextConfig(
+            vocab_size=len(state["token_embedding.weight"]), hidden_size=width,
+            intermediate_size=len(state["transformer.resblocks.0.mlp.c_fc.weight"]),
+            projection_dim=projection.shape[1], hidden_act=activation,
+            num_hidden_layers=len(parts.transformer.resblocks),
+            num_attention_heads=block.attn.num_heads, max_position_embeddings=places,
+            bos_token_id=1, eos_token_id=end, pad_token_id=0,
+        )  # fmt: skip
+        encoder = CLIPTextModelWithProjection(config)
+        encoder.load_state_dict(_renamed(state))
+    except (AttributeError, KeyError, RuntimeError) as error:
+        raise CannotDo(
+            f"This CLIP's text tower cannot be read token by token: {library_message(error)}.",
+            hint="Take a CLIP with open_clip's own causal text transformer.",
+        ) from error
+    return encoder.eval().requires_grad_(False)
+
+
+def _renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """open_clip's tensors under the names of transformers."""
+    found = {
+        "text_model.embeddings.token_embedding.weight": state["token_embedding.weight"],
+        "text_model.embeddings.position_embedding.weight": state["positional_embedding"],
+        "text_model.final_layer_norm.weight": state["ln_final.weight"],
+        "text_model.final_layer_norm.bias": state["ln_final.bias"],
+        "text_projection.weight": state["text_projection"].T.contiguous(),
+    }
+    for name, value in state.items():
+        if not name.startswith("transformer.resblocks."):
+            continue
+        number, _, rest = name.removeprefix("transformer.resblocks.").partition(".")
+        place = f"text_model.encoder.layers.{number}"
+        if rest.startswith("attn.in_proj_"):
+            kind = rest.removeprefix("attn.in_proj_")
+            for part, piece in zip(_INPUTS, value.chunk(3), strict=True):
+                found[f"{place}.self_attn.{part}.{kind}"] = piece.contiguous()
+            continue
+        own, _, kind = rest.rpartition(".")
+        found[f"{place}.{_BLOCK[own]}.{kind}"] = value
+    return found
+
+
+@torch.no_grad()
+def encode_text(encoder: Any, tokenizer: Any, texts: Sequence[str]) -> TextFeatures:
+    """Texts as tokens for a denoiser, padded to the longest; what is too long is cut."""
+    device = execution_device(encoder)
+    given = tokenizer(
+        [" ".join(text.split()) for text in texts], padding=True, truncation=True,
+        max_length=encoder.config.max_position_embeddings, return_tensors="pt",
+    )["input_ids"].to(device)  # fmt: skip
+    states = encoder(input_ids=given).last_hidden_state
+    ends = (given == encoder.config.eos_token_id).int().argmax(1)
+    mask = (torch.arange(given.shape[1], device=device) <= ends[:, None]).to(states.dtype)
+    last = states[torch.arange(len(given), device=device), ends]
+    pooled = F.normalize(encoder.text_projection(last).float(), dim=1)
+    return TextFeatures(states, mask, pooled)
+
+
+def stock_embeddings(
+    pipe: Any, stock: Any, batch: PromptBatch, *, none: str | None = None, **settings: Any
+) -> Any:
+    """What the stock pipeline's ``encode_prompt`` gives; ``none`` stands for negatives all empty.
+
+    ``stock`` is diffusers' own pipeline around the parts of ``pipe``.
+    """
+    report_truncation(pipe, [*batch.prompts, *batch.negatives])
+    with torch.no_grad(), suppress_logging():
+        return stock.encode_prompt(
+            prompt=list(batch.prompts),
+            device=pipe._execution_device,
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=bool(batch.negatives),
+            negative_prompt=list(batch.negatives) if any(batch.negatives) else none,
+            **settings,
+        )
+
+
+@contextlib.contextmanager
+def suppress_logging() -> Iterator[None]:
+    """Without what the libraries write about long texts: ``report_truncation`` says it shorter."""
+    from diffusers.utils import logging as theirs
+    from transformers.utils import logging as others
+
+    levels = theirs.get_verbosity(), others.get_verbosity()
+    theirs.set_verbosity_error()
+    others.set_verbosity_error()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(levels[0])
+        others.set_verbosity(levels[1])
+
+
+def report_truncation(pipe: Any, texts: Sequence[str]) -> None:
+    """Log each text, once, that is longer than the model can read: what is too long is cut."""
+    limit = pipe.family.token_limit(pipe)
+    for text in dict.fromkeys(texts):
+        with suppress_logging():
+            tokens = len(pipe.tokenizer(" ".join(text.split()))["input_ids"])
+        if tokens > limit:
+            short = text if len(text) <= 60 else text[:57] + "..."
+            logger.warning(
+                "The text %r (%d characters) has %d tokens; this model reads %d: the rest was left "
+                "out.", short, len(text), tokens, limit,
+            )  # fmt: skip

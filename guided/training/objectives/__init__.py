@@ -1,0 +1,1 @@
+"""Training objectives for any folder of captioned images, one a file."""

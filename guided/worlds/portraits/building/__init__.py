@@ -1,0 +1,1 @@
+"""Makers of shipped files: what ``scripts/build NAME`` runs."""

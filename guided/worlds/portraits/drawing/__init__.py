@@ -1,0 +1,1 @@
+"""Drawing of portraits: body, face, hair, headwear, letters, rasterised without a model."""

@@ -1,0 +1,1 @@
+"""The grammar of the world: captions, claims, contrast prompts, questions, tags, corpora."""

@@ -1,0 +1,1 @@
+"""Judges of the world: the reader and figures that nothing optimises."""

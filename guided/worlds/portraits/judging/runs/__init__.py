@@ -1,0 +1,1 @@
+"""Judges by name: a module here is what ``scripts/judge NAME`` runs."""

@@ -1,0 +1,1 @@
+"""Verbs of the world: portraits, read, demo."""

@@ -1,0 +1,1 @@
+"""Trainings that know the world: its datasets, loss terms and monitors."""

@@ -1,0 +1,1 @@
+"""Tests of whatever a registry finds."""

@@ -1,5 +1,0 @@
-"""A tiny random CLIP, as a bundle on disk and loaded."""
-
-from tests.tiny_clip import bundle, scorer
-
-__all__ = ["bundle", "scorer"]
