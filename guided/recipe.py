@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from guided.core import precision, toml
 from guided.core.files import IMAGE_SUFFIXES
 from guided.core.precision import DtypeName
+from guided.core.seeds import read_seed, written_seed
 from guided.core.text import absolute, encodable, restored, stored, there
 from guided.errors import RecipeError, nearest
 from guided.expectations import check as check_expect
@@ -29,7 +30,7 @@ from guided.zoo.recipes import find_recipe, read_text, with_shipped_files
 COMMON: dict[str, tuple[type, ...]] = {
     "task": (str,),
     "about": (str,),
-    "seed": (int,),
+    "seed": (int, str),
     "device": (str,),
     "dtype": (str,),
     "offload": (str,),
@@ -203,14 +204,13 @@ class Recipe:
         data = options.expanded(data)
         common = {key: value for key, value in data.items() if key in COMMON}
         own = {key: value for key, value in data.items() if key not in COMMON}
+        common["seed"] = read_seed(common.get("seed", 0), f"{source}: seed")
         for key, value in common.items():
             kinds = COMMON[key]
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise RecipeError(
                     f"{source}: {key} = {_short(value)}: must be {_TYPE_NAMES[kinds[0]]}."
                 )
-        if not 0 <= common.get("seed", 0) < 2**62:
-            raise RecipeError(f"{source}: seed = {_short(common['seed'])}: must be 0 or more.")
         check_expect(common.get("expect", {}), source)
         common = precision.checked(common, source)
         return cls(options=_validated(options, own, source), **common)
@@ -248,7 +248,7 @@ class Recipe:
         common: dict[str, Any] = {"task": self.task}
         if self.about:
             common["about"] = self.about
-        common["seed"] = self.seed
+        common["seed"] = written_seed(self.seed)
         common["kit"] = self.kit
         for key in ("device", "dtype", "offload", "out"):
             if getattr(self, key) is not None:

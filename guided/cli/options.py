@@ -14,6 +14,8 @@ from pydantic_core import PydanticUndefined
 
 from guided.core import toml
 from guided.core.precision import CHOICES
+from guided.core.seeds import read_seed
+from guided.errors import RecipeError
 from guided.tasks.base import TaskOptions
 
 
@@ -25,6 +27,19 @@ class TomlValue(click.ParamType[Any]):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         """The parsed value."""
         return toml.parse_value(value) if isinstance(value, str) else value
+
+
+class SeedValue(click.ParamType[int]):
+    """A seed."""
+
+    name = "integer"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> int:
+        """The seed, if it is one."""
+        try:
+            return read_seed(value)
+        except RecipeError as error:
+            self.fail(error.message, param, ctx)
 
 
 def _bare(annotation: Any) -> Any:
@@ -185,7 +200,7 @@ def given(options: type[TaskOptions], values: Mapping[str, Any]) -> dict[str, An
 def common_parameters() -> list[click.Option]:
     """The options of every verb."""
     return [
-        click.Option(["--seed"], type=int, default=None, help="first seed [default: 0]"),
+        click.Option(["--seed"], type=SeedValue(), default=None, help="first seed [default: 0]"),
         click.Option(["--device"], default=None, help="cpu, cuda, mps ... [default: the best]"),
         *placement_parameters(),
         click.Option(["--kit"], default=None, help="table of models [default: portraits]"),

@@ -298,7 +298,7 @@ def _check_values(data: dict[str, Any], deepest: int, deep: str) -> None:
         item, depth = todo.pop()
         if depth > deepest:
             raise tomllib.TOMLDecodeError(deep)
-        if isinstance(item, int) and not -(1 << 63) <= item < 1 << 63:
+        if isinstance(item, int) and not -(1 << 63) <= item < 1 << 64:
             raise tomllib.TOMLDecodeError("a whole number beyond 64 bits")
         inner = item.values() if isinstance(item, dict) else item if isinstance(item, list) else ()
         todo.extend((part, depth + 1) for part in inner)

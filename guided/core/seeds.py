@@ -1,13 +1,61 @@
-"""Random numbers that belong to a sample, not to a batch."""
+"""Seeds: what is one, the arithmetic of seeds, and random numbers that belong to a sample.
+
+A seed is a whole number from 0 to 2^64 - 1.  JSON and TOML hold one beyond 2^53, which many of
+their readers round, as a text of digits.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import operator
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+from guided.core.text import EXACT
+from guided.errors import RecipeError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+SEEDS = 2**64
+"""How many seeds there are: 0, 1, ..., SEEDS - 1."""
+
+
+def read_seed(value: Any, where: str = "seed") -> int:
+    """The seed that a whole number, or the text of one, says; ``where`` it stands is for errors.
+
+    Raises:
+        RecipeError: anything else, or a number that is not from 0 to 2^64 - 1.
+
+    >>> read_seed("18446744073709551615") == 2**64 - 1
+    True
+    """
+    seed = -1
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,64}", value.strip(), re.ASCII):
+        seed = int(value)
+    elif not isinstance(value, (str, bool)) and hasattr(value, "__index__"):
+        seed = operator.index(value)
+    if not 0 <= seed < SEEDS:
+        shown = json.dumps(value, default=repr)
+        raise RecipeError(
+            f"{where} = {shown if len(shown) <= 60 else shown[:57] + '...'}: "
+            f"must be a whole number from 0 to {SEEDS - 1} (2^64 - 1)."
+        )
+    return seed
+
+
+def written_seed(seed: int) -> int | str:
+    """A seed as JSON and TOML hold it: beyond 2^53 a text of digits; ``read_seed`` reads both."""
+    return seed if seed <= EXACT else str(seed)
+
+
+def seed_at(first: int, index: int) -> int:
+    """The seed ``index`` places after ``first``; after the last, 2^64 - 1, comes 0 again."""
+    return (first + index) % SEEDS
 
 
 def _mixed(seed: int, name: str) -> int:
@@ -27,8 +75,8 @@ class Seeds:
 
     @classmethod
     def of(cls, first: int, count: int = 1) -> Seeds:
-        """Seeds first, first + 1, ... for ``count`` samples."""
-        return cls(tuple(range(first, first + count)))
+        """Seeds first, first + 1, ... for ``count`` samples (see ``seed_at``)."""
+        return cls(tuple(seed_at(first, index) for index in range(count)))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -40,11 +88,15 @@ class Seeds:
 
     def streams(self, name: str) -> Iterator[torch.Generator]:
         """A fresh ``torch.Generator`` on the CPU for each sample and this name."""
+        import torch
+
         for value in self.values:
             yield torch.Generator().manual_seed(_mixed(value, name))
 
     def normal(self, shape: Sequence[int], name: str, device: torch.device | None = None) -> Tensor:
         """Standard normal numbers [len(self), *shape], float32, drawn on the CPU then moved."""
+        import torch
+
         rows = [torch.randn(tuple(shape), generator=stream) for stream in self.streams(name)]
         return (torch.stack(rows) if rows else torch.empty(0, *shape)).to(device)
 
@@ -52,5 +104,7 @@ class Seeds:
         self, shape: Sequence[int], name: str, device: torch.device | None = None
     ) -> Tensor:
         """Numbers in [0, 1), [len(self), *shape], float32, drawn on the CPU then moved."""
+        import torch
+
         rows = [torch.rand(tuple(shape), generator=stream) for stream in self.streams(name)]
         return (torch.stack(rows) if rows else torch.empty(0, *shape)).to(device)

@@ -4,7 +4,8 @@ A file name may hold bytes that are not UTF-8.  Python reads such a byte 0xE9 as
 U+DCE9 (``os.fsdecode``, PEP 383), which no UTF-8 text can hold.  Each kind of text has one form
 for it here:
 
-- JSON has the escape ``\udce9``: valid JSON that ``json.loads`` reads back as the very name;
+- JSON has the escape ``\udce9``: valid JSON that ``json.loads`` reads back as the very name (and
+  whole numbers beyond 2^53, which many readers round, as texts of digits);
 - lines for people and tables show the same six characters;
 - TOML and databases hold U+10DCE9, a private character that stands for it and is read back (one
   that is really meant has U+10DC00 before it).
@@ -18,6 +19,9 @@ import re
 import unicodedata
 from pathlib import Path
 from typing import Any
+
+EXACT = 2**53
+"""The largest whole number that every reader of JSON takes as it is."""
 
 _SURROGATES = re.compile("[\ud800-\udfff]")
 #: What a reader of JSON lines might take for the end of a line, and what UTF-8 cannot hold.
@@ -42,7 +46,7 @@ def _escaped(char: str) -> str:
 def json_text(value: Any, **how: Any) -> str:
     r"""The value as JSON that UTF-8 can hold; without ``indent`` it is one line for every reader.
 
-    ``how`` are further options of ``json.dumps``.
+    Whole numbers beyond ``EXACT`` become texts.  ``how`` are further options of ``json.dumps``.
 
     Raises:
         ValueError: a number that is not finite.
@@ -51,8 +55,17 @@ def json_text(value: Any, **how: Any) -> str:
     >>> json_text({"file": "caf\udce9"})
     '{"file": "caf\\udce9"}'
     """
-    text = json.dumps(value, **{"ensure_ascii": False, "allow_nan": False, **how})
+    text = json.dumps(_exact(value), **{"ensure_ascii": False, "allow_nan": False, **how})
     return _UNSAFE_IN_JSON.sub(lambda match: _escaped(match[0]), text)
+
+
+def _exact(value: Any) -> Any:
+    """The value with whole numbers beyond ``EXACT`` as texts of their digits."""
+    if isinstance(value, dict):
+        return {key: _exact(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_exact(item) for item in value]
+    return str(value) if isinstance(value, int) and abs(value) > EXACT else value
 
 
 def one_line(text: str) -> str:

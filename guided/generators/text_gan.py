@@ -14,7 +14,7 @@ from guided.core.device import Device
 from guided.core.prompts import embed_prompts
 from guided.core.protocols import Latent, Scorer
 from guided.core.reading import read_json
-from guided.core.seeds import Seeds
+from guided.core.seeds import Seeds, seed_at
 from guided.core.shapes import expect
 from guided.errors import CannotDo, CorruptWeights, ShapeError, UsageError, library_message
 from guided.nets.text_gan import TextGenerator, build_text_generator
@@ -220,7 +220,7 @@ def best_of(gan: TextGan, seeds: Seeds, prompts: Sequence[str], tries: int) -> P
         raise UsageError(f"At least 1 try is needed, not {tries}.")
     best: Pick | None = None
     for turn in range(tries):
-        here = Seeds(tuple(value + turn * len(seeds) for value in seeds.values))
+        here = Seeds(tuple(seed_at(value, turn * len(seeds)) for value in seeds.values))
         latent = gan.start(here, prompts)
         images = gan.render(latent)
         cosines = (gan.scorer.embed_images(images) * latent["text"]).sum(1)

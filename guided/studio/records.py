@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from guided.core import lineage, toml
 from guided.core.reading import RECORD, read_json
+from guided.core.seeds import read_seed
 from guided.errors import GuidedError, RecipeError, UsageError
 from guided.run_folder import RECIPE_FILE, RUN_FILE, numbers_of_runs, record_file
 from guided.studio.planning import OUTPUTS
@@ -78,14 +79,21 @@ def _finished(folder: Path) -> Iterator[dict[str, Any]]:
         except GuidedError as error:
             logger.warning("%s is left out: %s", folder, error)
             continue
-        seed = recipe.get("seed", 0)
         yield {
             "folder": str(folder.absolute()),
             "task": str(recipe.get("task", "")),
-            "seed": seed if isinstance(seed, int) else 0,
+            "seed": _seed_of(recipe),
             "about": str(recipe.get("about", "")),
             "started": str(record.get("started", "")),
         }
+
+
+def _seed_of(recipe: Mapping[str, Any]) -> int:
+    """The seed of a recipe's table; 0 where it has none."""
+    try:
+        return read_seed(recipe.get("seed", 0))
+    except RecipeError:
+        return 0
 
 
 def show(path: str | Path) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class EditJob:
         """The subjects of all files that can be opened; failures go into ``errors``."""
         options, files = self.options, self.options.images
         if not files:
-            seeds = range(self.ctx.seed, self.ctx.seed + options.count)
+            seeds = map(self.ctx.seed_at, range(options.count))
             return [Subject("", f"portrait-{seed}") for seed in seeds]
         size = self.editor.size(self.models)
         latent = isinstance(self.editor, LatentEditor)
@@ -143,7 +143,7 @@ class EditJob:
         pictures = [
             None if each.picture is None else to_tensor(each.picture).to(place) for each in subjects
         ]
-        random = Seeds.of(self.ctx.seed + first, count)
+        random = Seeds.of(self.ctx.seed_at(first), count)
         return Sources(
             pictures, self.models,
             seeds=Seeds((self.ctx.seed,) * count) if self.options.images else random,

@@ -14,6 +14,7 @@ from guided.core.loss_tables import LossTable, check_losses, loss_roles, objecti
 from guided.core.run import OutputImage, Result, Step, renumber
 from guided.errors import UsageError
 from guided.tasks._generate_options import Options
+from guided.tasks._generation import rows_of, sheet_of
 from guided.tasks._ledger import Ledger
 from guided.tasks.base import Steps, TaskContext
 
@@ -48,7 +49,7 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         raise UsageError("steps = 0 leaves nothing but noise.", hint="Give --steps 1 or more.")
     check(options)
     job = DiffusionJob(options, ctx, ctx.models.of(options).denoiser)
-    rows = [(prompt, ctx.seed + i) for prompt in options.prompts for i in range(options.count)]
+    rows = rows_of(options, ctx)
     yield from job.made(rows)
     return job.result()
 
@@ -205,7 +206,7 @@ class DiffusionJob:
 
     def result(self) -> Result:
         """The answer; it says where guidance was not finite."""
-        answer: dict[str, Any] = {"results": self.results}
+        answer: dict[str, Any] = {"results": self.results, **sheet_of(self.results, self.options)}
         if self.skipped:
             answer["warnings"] = [
                 f"Guidance was not finite and skipped for {self.skipped} of {self.guided} "

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.files import safe_name
 from guided.core.loss_tables import LossTable, check_losses, loss_roles, objective_of
-from guided.core.run import LazyImages, OutputImage, Result, Step, renumber
+from guided.core.run import OutputImage, Result, Step, renumber
 from guided.errors import UsageError
 from guided.tasks._gan_vocabulary import how_sure, pieces_of, unknown_words, warning
 from guided.tasks._generate_options import Options
+from guided.tasks._generation import rows_of, sheet_of
 from guided.tasks._ledger import Ledger
 from guided.tasks.base import Steps, TaskContext
 
@@ -60,7 +61,7 @@ def run(options: Options, ctx: TaskContext) -> Steps:
     elif options.loss:
         raise UsageError("A [[loss]] is for a search.", hint="Give --search STEPS, or leave out.")
     job = open_job(options, ctx)
-    rows = [(prompt, ctx.seed + i) for prompt in options.prompts for i in range(options.count)]
+    rows = rows_of(options, ctx)
     yield from job.made(rows)
     return job.result()
 
@@ -196,13 +197,8 @@ class GanJob:
 
     def result(self) -> Result:
         """The answer, with a warning for each prompt that has unknown words."""
-        from guided.core.images import grid
-
-        answer: dict[str, Any] = {"results": self.results}
+        answer: dict[str, Any] = {"results": self.results, **sheet_of(self.results, self.options)}
         files: dict[str, str | bytes] = {}
-        if self.options.sheet:
-            images = LazyImages(len(self.results), lambda i: self.results[i]["image"].image)
-            answer["sheet"] = OutputImage("sheet.png", grid(images, self.options.count))
         if self.options.gif and len(self.latents) > 1:
             files["way.gif"] = self._animation()
             folder = self.ctx.folder

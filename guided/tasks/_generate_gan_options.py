@@ -21,7 +21,6 @@ class GanKeys(TaskOptions):
     search: int = option("steps of a search for a latent that CLIP likes more (gan)", 0, ge=0)
     search_leaves: Literal["both", "z", "text"] = option("what the search moves (gan)", "both")
     search_rate: float = option("step size of the search (gan)", 0.05, gt=0)
-    sheet: bool = option("also save all pictures on one sheet, a row for each prompt (gan)", False)
     gif: int = option(
         "also save an animation with so many frames from each picture to the next (gan)", 0, ge=0,
         le=100,

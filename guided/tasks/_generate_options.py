@@ -19,6 +19,7 @@ class Shared(TaskOptions):
     count: int = option("pictures for each prompt", 1, ge=1, le=10_000)
     batch: int = option("pictures that are made together", 8, ge=1, le=256)
     size: list[int] = option("height and width in pixels, or both at once", [], max_length=2)
+    sheet: bool = option("also save all images on one sheet, a row for each prompt", False)
     scorer: str = option("the guiding CLIP", "")
     identity: str | None = option("a face network's name or file, for the loss identity", None)
     perceptual: str | None = option(

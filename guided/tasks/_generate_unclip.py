@@ -16,6 +16,7 @@ from guided.core.run import Step
 from guided.errors import UsageError
 from guided.tasks import _generate_diffusion as diffusion
 from guided.tasks._generate_options import Options
+from guided.tasks._generation import rows_of
 from guided.tasks.base import Steps, TaskContext
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         raise UsageError("steps = 0 leaves nothing but noise.", hint="Give --steps 1 or more.")
     diffusion.check(options)
     job = UnclipJob(options, ctx, ctx.models.of(options).unclip)
-    rows = [(prompt, ctx.seed + i) for prompt in options.prompts for i in range(options.count)]
+    rows = rows_of(options, ctx)
     yield from job.made(rows)
     return job.result()
 

@@ -9,6 +9,7 @@ so that help, listings and recipe errors stay quick.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -19,6 +20,7 @@ from pydantic import BaseModel, ConfigDict
 
 from guided.core.keys import argument, option, recipe_only
 from guided.core.run import OutputImage, Result, Step
+from guided.core.seeds import SEEDS, seed_at
 from guided.core.world import NO_WORLD, World, load_world
 from guided.errors import CannotDo, MissingWeights
 
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from guided.models import Models
 
 __all__ = ["RunFolder", "Steps", "TaskOptions", "TaskContext", "argument", "option", "recipe_only"]
+
+logger = logging.getLogger(__name__)
 
 Steps = Generator[Step[Any], None, Result]
 
@@ -99,6 +103,15 @@ class TaskContext:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     out_given: bool = False
     force: bool = False
+    _wrapped: bool = False
+
+    def seed_at(self, index: int) -> int:
+        """The seed of the run's image (or other product) ``index``; once it starts again from 0,
+        the log says so."""
+        if self.seed + index >= SEEDS and not self._wrapped:
+            self._wrapped = True
+            logger.warning("After the last seed, %d, seeds start again from 0.", SEEDS - 1)
+        return seed_at(self.seed, index)
 
     def peak_memory(self) -> dict[str, int]:
         """The most bytes of a GPU that tensors took, where the run's models were on one."""

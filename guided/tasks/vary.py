@@ -138,7 +138,7 @@ class VariationJob:
                 if not places:
                     found = yield from self.found(path)
                     places = yield from self.places(found)
-                seeds = [self.ctx.seed + (row if eta else 0) for row in rows]
+                seeds = [self.ctx.seed_at(row if eta else 0) for row in rows]
                 drawn = yield from self.drawn([places[row] for row in rows], seeds, eta)
                 images = zip(rows, to_images(drawn), seeds, strict=True)
                 made = [self._entry(number, path, row, image, seed) for row, image, seed in images]

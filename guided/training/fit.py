@@ -47,6 +47,7 @@ from guided.core import unfinished
 from guided.core.device import fastest_precision
 from guided.core.files import make_folder, write_bytes
 from guided.core.run import Result, Step
+from guided.core.seeds import read_seed
 from guided.errors import CannotDo, RecipeError, library_message
 from guided.training import checkpoint
 from guided.training.data_identity import expect_same, identities
@@ -118,7 +119,7 @@ def parse(recipe: Mapping[str, Any]) -> tuple[TrainingSettings, int, str | None]
         RecipeError: an unknown key (with the nearest known one) or a wrong value.
     """
     keys = {key: value for key, value in recipe.items() if key not in _COMMON}
-    seed, device = int(keys.pop("seed", 0)), keys.pop("device", None)
+    seed, device = read_seed(keys.pop("seed", 0), "training recipe: seed"), keys.pop("device", None)
     settings: TrainingSettings = validated(TrainingSettings, keys, "training recipe")
     if not settings.objective:
         raise RecipeError(

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from guided.core.seeds import seed_at
 from guided.core.shapes import expect
 from guided.errors import ShapeError
 
@@ -211,7 +212,7 @@ def shot_curve(
             continue
         results = []
         for draw in range(draws):
-            generator = torch.Generator().manual_seed(seed * 1000 + draw)
+            generator = torch.Generator().manual_seed(seed_at(seed * 1000, draw))
             rows = torch.cat([
                 members[torch.randperm(len(members), generator=generator)[:count]]
                 for members in (torch.nonzero(truth == c).flatten() for c in range(classes))

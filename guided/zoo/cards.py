@@ -8,11 +8,20 @@ from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from guided.core import toml
 from guided.core.files import write_text
 from guided.core.reading import parse_toml, read_text
+from guided.core.seeds import written_seed
 from guided.errors import CorruptWeights, nearest
 
 CARD_FILE = "card.toml"
@@ -84,6 +93,10 @@ class Card(BaseModel):
     gpu_minutes_before: float | None = Field(None, ge=0)
     grade: Literal["cpu", "gpu"] | None = None
     metrics: dict[str, Metric] = Field(default_factory=dict)
+
+    @field_serializer("data_seed")
+    def _written_seed(self, value: int | None) -> int | str | None:
+        return None if value is None else written_seed(value)
 
     @field_validator("file")
     @classmethod

@@ -73,7 +73,7 @@ def test_help_names_every_command(guided_cli: Callable) -> None:
             2,
             'count = "many": input should be a valid integer',
         ),
-        (["portraits", "--seed", "-1"], 2, "must be 0 or more"),
+        (["portraits", "--seed", "-1"], 2, "must be a whole number from 0 to 18446744073709551615"),
         (["portraits", "--kit", "photos"], 2, "Did you mean 'photo'?"),
         (["run", "no-such.toml"], 2, "Cannot read the recipe no-such.toml"),
         (["rerun", "no-such"], 2, "There is no run folder or picture no-such."),

@@ -69,7 +69,7 @@ TOML = {
     "nine lists": "a = " + "[" * 9 + "]" * 9,
     "digits": "a = " + "1" * 100_000,
     "hexadecimal": "a = 0x" + "f" * 100_000,
-    "beyond 64 bits": "a = 9223372036854775808",
+    "beyond 64 bits": "a = 18446744073709551616",
     "too large": "#" * (300 * 1024),
     "an impossible date": "a = 2020-13-41",
     "quotes": '"' * 100_000,

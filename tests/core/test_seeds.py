@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from guided.core.seeds import Seeds
+from guided.core.seeds import Seeds, read_seed, seed_at, written_seed
+from guided.core.text import json_text
+from guided.errors import RecipeError
+from guided.tasks.base import TaskContext
 
 SEEDS = st.lists(st.integers(-(2**40), 2**40), min_size=1, max_size=6)
 
@@ -83,3 +89,32 @@ def test_drawn_on_the_cpu_then_moved() -> None:
     device = torch.device("meta")
     assert Seeds.of(0).normal((2,), "x", device).device == device
     assert Seeds.of(0).normal((2,), "x").device.type == "cpu"
+
+
+@pytest.mark.parametrize("seed", [0, 2**53, 2**53 + 1, 2**63, 2**64 - 1])
+def test_every_seed_is_read_from_both_of_its_forms(seed: int) -> None:
+    assert read_seed(seed) == read_seed(str(seed)) == read_seed(written_seed(seed)) == seed
+    assert isinstance(written_seed(seed), str) is (seed > 2**53)
+    assert json.loads(json_text({"seed": seed, "more": [(seed,)]})) == {
+        "seed": written_seed(seed), "more": [[written_seed(seed)]]
+    }  # fmt: skip
+    assert torch.isfinite(Seeds((seed,)).normal((3,), "z")).all()
+
+
+@pytest.mark.parametrize("value", [-1, 2**64, "-1", "", "1e3", "٣", 7.0, True, None, "9" * 9999])
+def test_what_is_no_seed_is_refused_with_the_limit(value: Any) -> None:
+    with pytest.raises(RecipeError, match=r"whole number from 0 to 18446744073709551615") as caught:
+        read_seed(value)
+    assert len(str(caught.value)) < 200
+
+
+def test_after_the_last_seed_comes_0_again(caplog: pytest.LogCaptureFixture) -> None:
+    last = 2**64 - 1
+    assert Seeds.of(last, 3).values == (last, 0, 1)
+    assert [seed_at(last, index) for index in (0, 1, 2**64)] == [last, 0, last]
+    ctx = TaskContext(seed=last)
+    assert ctx.seed_at(0) == last
+    assert not caplog.messages
+    assert [ctx.seed_at(index) for index in (1, 2)] == [0, 1]
+    (told,) = caplog.messages
+    assert "start again from 0" in told

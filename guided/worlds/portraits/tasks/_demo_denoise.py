@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from guided.core.run import Step, drain
+from guided.core.seeds import seed_at
 from guided.tasks import _report as html
 from guided.tasks._generate_options import Options
 from guided.tasks._report import Section
@@ -84,7 +85,7 @@ def the_variations(ctx: TaskContext, hero: Portrait) -> Generator[Step[Any], Non
     for place, (toward, eta) in enumerate((("", 1.0), (TOWARD, 0.0))):
         job.options = job.options.model_copy(update={"toward": toward})
         places = drain(job.places(found))
-        seeds = [ctx.seed + (i if eta else 0) for i in range(len(places))]
+        seeds = [ctx.seed_at(i if eta else 0) for i in range(len(places))]
         rows.append(to_images(drain(job.drawn(places, seeds, eta))))
         yield Step(place + 1, 2, "variations")
     body = (
@@ -108,7 +109,7 @@ def _drawn(
     from guided.core.images import to_images
 
     made, every = GeneratedChapter(), max(STEPS // DRAFTS, 1)
-    rows = [(PROMPT, seed + place) for place in range(PEOPLE)]
+    rows = [(PROMPT, seed_at(seed, place)) for place in range(PEOPLE)]
     for step in job.make(rows, 0, len(rows)):
         if step.draft is not None and step.index % every == 0 and len(made.drafts) < DRAFTS:
             made.drafts += to_images(step.draft.image[:1].float().clamp(0, 1))

@@ -32,7 +32,7 @@ def the_search(ctx: TaskContext) -> Generator[Step[Any], None, Section]:
     from guided.worlds.portraits import draw, sample
 
     scorer = ctx.models.scorer
-    people = [sample(2_000_000 + ctx.seed + index, "val") for index in range(COUNT)]
+    people = [sample(ctx.seed_at(2_000_000 + index), "val") for index in range(COUNT)]
     images = []
     for index, person in enumerate(people):
         images.append(draw(person))

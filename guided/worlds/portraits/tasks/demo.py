@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from guided.core.run import OutputImage, Result, Step
+from guided.core.seeds import seed_at
 from guided.errors import MissingWeights
 from guided.tasks import _report as html
 from guided.tasks._report import Section
@@ -58,7 +59,7 @@ class Stage:
         """New portraits, which no training ever shows."""
         from guided.worlds.portraits import sample
 
-        return [sample(self.ctx.seed + index, "val") for index in range(self.options.count)]
+        return [sample(self.ctx.seed_at(index), "val") for index in range(self.options.count)]
 
     @cached_property
     def images(self) -> list[Image.Image]:
@@ -74,7 +75,7 @@ class Stage:
 
         seed = self.ctx.seed
         while not all((portrait := sample(seed, "val")).visible().values()):
-            seed += 1
+            seed = seed_at(seed, 1)
         return portrait
 
     @cached_property
@@ -111,7 +112,7 @@ def the_world(stage: Stage) -> Generator[Step[Any], None, Section]:
 
     figures = []
     for index, (portrait, image) in enumerate(zip(stage.portraits, stage.images, strict=True)):
-        known = record(portrait, stage.ctx.seed + index, "", {})
+        known = record(portrait, stage.ctx.seed_at(index), "", {})
         figures.append(html.figure([image], min(known["captions"], key=len)))
         yield Step(index + 1, len(stage.portraits), "the world")
     known = record(stage.hero, stage.ctx.seed, "", {})
@@ -183,7 +184,7 @@ def _exam(stage: Stage) -> Generator[Step[Any], None, dict[str, float]]:
     right, asked = dict.fromkeys(KEYS, 0), dict.fromkeys(KEYS, 0)
     for start in range(0, total, batch):
         seeds = range(start, min(start + batch, total))
-        portraits = [sample(1_000_000 + stage.ctx.seed + seed, "val") for seed in seeds]
+        portraits = [sample(stage.ctx.seed_at(1_000_000 + seed), "val") for seed in seeds]
         readings = stage.reader.read(to_tensor([draw(portrait) for portrait in portraits]))
         for portrait, reading in zip(portraits, readings, strict=True):
             for key in (key for key, seen in portrait.visible().items() if seen):

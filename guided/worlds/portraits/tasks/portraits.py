@@ -17,6 +17,7 @@ from guided.core import lineage
 from guided.core.files import numbered
 from guided.core.reading import RECORD, parse_json
 from guided.core.run import OutputImage, Result, Step
+from guided.core.seeds import written_seed
 from guided.core.text import json_text
 from guided.errors import ImageError, OutputError
 from guided.tasks._ledger import note_rows
@@ -52,8 +53,8 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         return made
     entries, pictures = [], []
     for index in range(options.count):
-        pictures.append(_drawn(options, ctx.seed + index))
-        entries.append(_entry(options, ctx.seed + index, pictures[-1].name))
+        pictures.append(_drawn(options, ctx.seed_at(index)))
+        entries.append(_entry(options, ctx.seed_at(index), pictures[-1].name))
         yield Step(index + 1, options.count, "portraits")
     return Result({"count": options.count, "portraits": entries}, pictures)
 
@@ -63,7 +64,7 @@ def _saved(options: Options, ctx: TaskContext, folder: Path) -> Steps:
     _check_index(options, ctx)
     with tempfile.TemporaryFile() as lines:
         for index in range(options.count):
-            seed = ctx.seed + index
+            seed = ctx.seed_at(index)
             path = _there(folder, options, seed) or ctx.save(_drawn(options, seed))
             lines.write(_line(_entry(options, seed, path.name)).encode())
             note_rows(ctx, index + 1, options.count)
@@ -114,7 +115,7 @@ def _there(folder: Path, options: Options, seed: int) -> Path | None:
 
 
 def _note(options: Options, seed: int) -> dict[str, Any]:
-    return {"world_seed": seed, "split": options.split}
+    return {"world_seed": written_seed(seed), "split": options.split}
 
 
 def _line(entry: Mapping[str, Any]) -> str:
