@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,8 @@ from guided.errors import RecipeError
 from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
 from guided.training.settings import TrainingSettings
 from guided.zoo.recipes import find_recipe
+
+logger = logging.getLogger(__name__)
 
 #: Keys that a recipe has for every verb; ``train FILE`` takes them from the command line.
 _COMMON = frozenset({"task", "about", "kit", "out", "online", "expect", "device", "force"})
@@ -36,11 +39,30 @@ class Options(TrainingSettings, TaskOptions):
         own = dict(data)
         if own.get("recipe") and isinstance(own["recipe"], (str, Path)):
             table = _table(Path(own.pop("recipe")))
+            if own.get("data"):
+                table = _for_a_folder(table, own)
             return merged({k: v for k, v in table.items() if k not in _COMMON}, own)
         if "recipe_seed" in own:  # what releases up to 0.1.0 kept of a recipe file's seed
             own["seed"] = own.get("seed") or own.pop("recipe_seed")
             own.pop("recipe_seed", None)
         return own
+
+
+def _for_a_folder(table: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe file's table without what only a world can fulfil, which the log names; keys given
+    beside the file stay, to be judged by the objective."""
+    from guided.training.registry import world_keys
+
+    settings, objective = table.get("settings"), own.get("objective") or table.get("objective")
+    if not isinstance(settings, dict) or not isinstance(objective, str):
+        return dict(table)
+    left = [key for key in settings if key in world_keys(objective)]
+    if named := [key for key in left if settings[key]]:
+        logger.warning(
+            "A folder of images and captions has nothing for these settings of the recipe, which "
+            "are a world's; they are left out: %s.", ", ".join(named),
+        )  # fmt: skip
+    return {**table, "settings": {k: v for k, v in settings.items() if k not in left}}
 
 
 def _table(file: Path) -> dict[str, Any]:

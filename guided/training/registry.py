@@ -77,6 +77,21 @@ def objective_class(name: str, *, folder: bool) -> type[TrainingObjective[Any]]:
     raise RecipeError(f"There is no objective {name!r}.", hint=nearest(name, names))
 
 
+def world_keys(name: str) -> frozenset[str]:
+    """The settings of an objective that it has for a world's own data alone, old spellings too.
+
+    Raises:
+        RecipeError: no such objective.
+        CannotDo: what carries the name is no objective.
+    """
+    from guided.training.objective import RENAMED
+
+    forms = [objective_class(name, folder=folder).Settings for folder in (False, True)]
+    world, folder = (frozenset(form.model_fields) for form in forms)
+    own = world - folder
+    return own | {old for old, new in RENAMED.items() if new in own and old not in folder}
+
+
 def objectives() -> dict[str, tuple[str, ...]]:
     """The names of this package's objectives with their modules: that for folders first, then
     those of worlds; found without importing, by a class of the file's name.

@@ -9,6 +9,7 @@ from guided.errors import RecipeError
 from guided.recipe import Recipe
 from guided.tasks import train
 from guided.tasks.base import TaskContext
+from guided.training.registry import objective_class, validated, world_keys
 from tests.helpers import tiny_training as tiny
 
 RECIPES = sorted((Path(__file__).parents[2] / "recipes" / "train").glob("*.toml"))
@@ -19,6 +20,33 @@ def test_every_training_recipe_is_one(file: Path) -> None:
     recipe = Recipe.load(file)
     assert recipe.task == "train"
     assert Recipe.loads(recipe.dumps()).data() == recipe.data()
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_the_settings_of_every_recipe_fit_a_folder_and_what_is_left_out_is_named(
+    file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    table = Recipe.load(file).options.model_dump()
+    world, folder = (
+        objective_class(table["objective"], folder=each).Settings for each in (False, True)
+    )
+    recipe = Recipe.of({"task": "train", "recipe": str(file), "data": str(tmp_path)})
+    options = recipe.options
+    assert isinstance(options, train.Options)
+    validated(folder, options.settings, file.stem)
+    left = table["settings"].keys() - options.settings.keys()
+    assert not left & folder.model_fields.keys()
+    named = [key for key in left if table["settings"][key]]
+    assert all(f" {key}" in caplog.text for key in named)
+    assert len(caplog.messages) == bool(named)
+    if file.stem == "clip":
+        assert {"attributes", "claims", "focus", "tokenizer"} <= left
+        given = {"settings": {"attributes": 2.0}}
+        told = Recipe.of({"task": "train", "recipe": str(file), "data": str(tmp_path), **given})
+        with pytest.raises(RecipeError, match=r"attributes = 2.0 needs to know more"):
+            validated(folder, told.options.settings, "")  # type: ignore[attr-defined]
+    assert Recipe.of({"task": "train", "recipe": str(file)}).options.settings == table["settings"]  # type: ignore[attr-defined]
+    assert world is folder or left <= world_keys(table["objective"])
 
 
 def test_a_recipe_file_is_replaced_by_its_keys(tmp_path: Path) -> None:
