@@ -84,6 +84,25 @@ def embed_prompts(
     return table[choice], weights
 
 
+def embed_prompt(scorer: Scorer, prompt: str) -> Tensor:
+    """The unit embedding [D] of a prompt: the weighted sum of its texts', normalised.
+
+    A prompt of one text has that text's own embedding.
+
+    Raises:
+        UsageError: a prompt that cannot be read, or texts that cancel out.
+    """
+    texts, weights = embed_prompts(scorer, [prompt])
+    if weights.tolist() == [[1.0]]:
+        return texts[0, 0]
+    mixed = (weights[0, :, None] * texts[0]).sum(0)
+    if float(mixed.norm()) < _NEAR:
+        raise UsageError(
+            f"The texts of {prompt!r} cancel out with their weights.", hint="Give other weights."
+        )
+    return F.normalize(mixed, dim=0)
+
+
 def text_direction(
     scorer: Scorer,
     prompts: Sequence[str],

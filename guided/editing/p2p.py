@@ -67,9 +67,12 @@ class P2p(ReplayEditor):
         prompts: Sequence[str],
     ) -> Alignment:
         from guided.generators.diffusion.source import token_ids, word_ids
+        from guided.generators.diffusion.text import expect_one_window
         from guided.guidance.attention_control import Alignment
 
         pipe, length = state.models.denoiser.pipe, bound.words.text.shape[1]
+        if pipe.long_text == "windows":
+            expect_one_window(pipe, [*texts, *prompts], "--method p2p")
         one, two = (token_ids(pipe, each, length) for each in (texts, prompts))
         alignment = Alignment.of(one, two, self.attention, length)
         for wanted in self.reweight:

@@ -23,7 +23,12 @@ from guided.generators.diffusion import Diffusion, quiet
 from guided.generators.diffusion.folder import INDEX, read_index
 from guided.generators.diffusion.pipeline import OPTIONAL, GuidedPipeline
 from guided.generators.diffusion.portrait_folder import parts_of
-from guided.generators.diffusion.text import TextFeatures, encode_text
+from guided.generators.diffusion.text import (
+    TextFeatures,
+    encode_text,
+    expect_one_window,
+    report_truncation,
+)
 from guided.generators.diffusion.vae import prepare_vae
 from guided.nets.prior import PortraitPrior
 from guided.zoo import find
@@ -130,9 +135,16 @@ class UnclipPipeline(GuidedPipeline):
     def condition(
         self, prompts: Sequence[str], negatives: Sequence[str] = (), *, both: bool = False
     ) -> BoundPrior:
-        """The prior for these prompts; ``both`` puts rows of ``negatives`` before them."""
+        """The prior for these prompts; ``both`` puts rows of ``negatives`` before them.
+
+        Raises:
+            CannotDo: a text beyond the context that is to be read in windows.
+        """
         apart = list(negatives) or [""] * len(prompts)
         texts = [*(apart if both else ()), *prompts]
+        report_truncation(self, texts)
+        if self.long_text == "windows":
+            expect_one_window(self, texts, "The prior")
         words = encode_text(self.text_encoder, self.tokenizer, texts)
         plan = from_config(type(self.prior_scheduler), self.prior_scheduler.config)
         return BoundPrior(self.prior, words, plan)

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from guided.core.long_texts import LongText
 from guided.core.world import NO_WORLD, World, load_world
 from guided.errors import CannotDo, GuidedError, MissingWeights, UsageError
 from guided.models.missing import chosen_by
@@ -36,7 +37,8 @@ class NamedModels:
     ``kit`` and ``chosen`` (which goes first) name them by role; ``given`` holds objects by the
     names that stand for them (``object:CLIP``).  ``notes`` gets the sha256 of what is loaded, by
     name.  ``draws`` is the role of the model that draws the run's images: they are the kit's
-    ``world_name``'s where that model is the kit's own.  ``placement`` says where each is put.
+    ``world_name``'s where that model is the kit's own.  ``placement`` says where each is put,
+    ``long_text`` how texts beyond a context are read.
     """
 
     kit: Mapping[str, str] = field(default_factory=dict)
@@ -48,6 +50,7 @@ class NamedModels:
     world_name: str = ""
     draws: str = "generator"
     overshoot: Overshoot = "clip"
+    long_text: LongText = "cut"
     loaded: dict[tuple[Any, ...], Any] = field(default_factory=dict)
     placement: Placement = field(default_factory=Placement)
 
@@ -57,7 +60,8 @@ class NamedModels:
 
     def of(self, options: Any, *, draws: str = "generator", overshoot: Overshoot = "clip") -> Self:
         """The same run's models as a verb's options choose them; what is loaded is shared."""
-        return self.choosing(chosen_by(options), draws=draws, overshoot=overshoot)
+        models = self.choosing(chosen_by(options), draws=draws, overshoot=overshoot)
+        return replace(models, long_text=getattr(options, "long_text", "cut"))
 
     def choosing(
         self, chosen: Mapping[str, str], *, draws: str = "generator", overshoot: Overshoot = "clip"

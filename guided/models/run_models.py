@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,9 @@ class Models(NamedModels):
             ("scorer", reference.text, device, bulk),
             lambda: load_scorer(reference, device, online=self.online, bulk=bulk),
         )
+        if self.long_text != "cut":
+            key = ("scorer", reference.text, device, bulk, self.long_text)
+            scorer = self.once(key, partial(scorer.reading, self.long_text))
         self.notes[scorer.name] = weights_of(scorer.name, scorer.fingerprint)
         return scorer
 
@@ -231,7 +235,9 @@ class Models(NamedModels):
             device = self.placement.of("denoiser")
             return load_denoiser(where.folder, self.scorer_named, device, name=name)
 
-        return self.once(("denoiser", reference.text), load)
+        model = self.once(("denoiser", reference.text), load)
+        model.pipe.long_text = self.long_text
+        return model
 
     @property
     def denoiser_of_images(self) -> Diffusion:
@@ -273,7 +279,9 @@ class Models(NamedModels):
             prior = self.needed("prior").locate(online=self.online, whole=True)
             return with_prior(decoder, load_image_prior(prior, self._decoder_clip(), self.device))
 
-        return self.once(("unclip", reference.text, self.named("prior")), load)
+        model = self.once(("unclip", reference.text, self.named("prior")), load)
+        model.pipe.long_text = self.long_text
+        return model
 
     def text_gan(
         self, precision: Precision = "fp32", *, truncation: float = 1.0

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from guided.core.prompts import embed_prompt
 from guided.core.protocols import Scorer
 from guided.errors import UsageError
 from guided.retrieval.exact import Matrix, nearest_rows
@@ -28,7 +29,7 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: words, pictures [n, 3, H, W] in [0, 1] one by one, and their weights.
+    """What is looked for: words (a prompt, with weights if wanted), pictures [n, 3, H, W] in [0, 1] one by one, and their weights.
 
     ``weights`` has a number for the words (if there are any) and then for each picture; none
     means equal ones.  A negative weight looks away from its part.
@@ -46,7 +47,7 @@ def embed_query(scorer: Scorer, query: Query) -> Tensor:
         UsageError: an empty query, weights of another number, or parts that cancel out.
     """
     words = query.words.strip()
-    parts = [scorer.embed_texts([words])] if words else []
+    parts = [embed_prompt(scorer, words)[None]] if words else []
     parts.extend(scorer.embed_images(picture) for picture in query.pictures)
     if not parts:
         raise UsageError("The query is empty.", hint="Give words, a picture, or both.")

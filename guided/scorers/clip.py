@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import pickle
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from guided.core.device import Device
+from guided.core.long_texts import Cut, LongText
 from guided.core.shapes import expect
 from guided.errors import (
     CannotDo,
@@ -31,7 +33,7 @@ from guided.scorers.clip_files import ClipFiles, find, hub
 from guided.scorers.fast_tower import Bulk, Kind, bulk_kind, fast_tower
 from guided.scorers.files import Pixels, read_batches
 from guided.scorers.preprocess import Preprocess
-from guided.scorers.text import Cut, TextTower, Tokenizer
+from guided.scorers.text import TextTower, Tokenizer
 from guided.zoo.gate_calls import create_clip, create_tokenizer
 from guided.zoo.nvidia import wants_code
 from guided.zoo.packing import check_finite
@@ -118,6 +120,19 @@ class ClipScorer:
             ShapeError: no text.
         """
         return self.texts(texts)
+
+    def reading(self, long_text: LongText) -> ClipScorer:
+        """This scorer as it treats long texts in that way; this one stays as it is.
+
+        Raises:
+            CannotDo: windows, of an object that encodes texts by itself.
+        """
+        if long_text == self.texts.long_text:
+            return self
+        other = copy.copy(self)
+        other.texts = copy.copy(self.texts)
+        other.texts.long_text = long_text
+        return other
 
     def cuts(self, texts: Sequence[str]) -> list[Cut]:
         """The texts that are longer than the model can read, with their lengths."""

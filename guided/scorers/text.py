@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from guided.core.long_texts import Cut, LongText, cut_of, is_longer, report_long, windows
 from guided.core.offload import execution_device
 from guided.errors import ShapeError
 from guided.nets.clip_text import encode_causal, end_positions, is_causal
@@ -38,31 +38,20 @@ class Tokenizer(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Cut:
-    """A text that did not fit: its length in tokens, and how many the model can read."""
-
-    text: str
-    tokens: int
-    limit: int
-
-    def __str__(self) -> str:
-        shown = self.text if len(self.text) <= 60 else self.text[:57] + "..."
-        return (
-            f"The text {shown!r} ({len(self.text)} characters) has {self.tokens} tokens; "
-            f"this scorer reads {self.limit}: the rest was left out."
-        )
-
-
 class TextTower:
     """The text half of an open_clip model.
 
     ``model`` is an open_clip CLIP (or CustomTextCLIP), ``tokenizer`` its own tokenizer.  Whether
-    texts are cut to their real length (``trims``) is decided at the first use.
+    texts are cut to their real length (``trims``) is decided at the first use.  A text beyond the
+    context is cut, or with ``long_text`` "windows" read in parts, whose embeddings are averaged.
+    The log names what is cut.
     """
+
+    long_text: LongText = "cut"
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer, batch: int = 64) -> None:
         self._model = model
+        self._named: set[str] = set()
         self._tokenizer = tokenizer
         self._batch = batch
         self._short: Callable[[Tensor], Tensor] | None = None
@@ -85,19 +74,15 @@ class TextTower:
         return self._tokenizer(list(texts)).long()
 
     def cuts(self, texts: Sequence[str]) -> list[Cut]:
-        """The texts that are longer than the model can read.
+        """The texts that are longer than the model can read, where they are cut."""
+        if self.long_text == "windows":
+            return []
+        each = (cut_of(text, self._count, self.context_length) for text in dict.fromkeys(texts))
+        return [cut for cut in each if cut is not None]
 
-        A text is suspected when its tokens fill the context, and counted by the same tokenizer
-        with a context that no text of its length can fill.
-        """
-        found = []
-        full = [text for text in texts if len(text.encode()) + 2 >= self.context_length]
-        for text in dict.fromkeys(full):
-            room = 2 * len(text.encode()) + 8
-            count = self._length(self._tokenizer([text], room)[0])
-            if count > self.context_length:
-                found.append(Cut(text, count, self.context_length))
-        return found
+    def _count(self, text: str) -> int:
+        """How many tokens a text has, by the same tokenizer with a context that none can fill."""
+        return self._length(self._tokenizer([text], 2 * len(text.encode()) + 8)[0])
 
     @staticmethod
     def _length(ids: Tensor) -> int:
@@ -109,19 +94,51 @@ class TextTower:
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, D], float32, of texts; a text given twice is computed once.
 
-        A text that is too long is cut by the tokenizer, and the log says so.
+        A text that is too long is cut by the tokenizer, and the log names the first of them.  In
+        windows its embedding is the mean of theirs, each weighed by its tokens.
 
         Raises:
             ShapeError: no text.
+            UsageError: a text of too many windows.
         """
         if isinstance(texts, str) or not len(texts):
             raise ShapeError("texts must be a list of at least one text.")
-        unique = list(dict.fromkeys(texts))
-        cuts = self.cuts(unique)
-        for cut in cuts[:_SHOWN]:
+        if self.long_text == "windows":
+            return self._in_windows(texts)
+        self._name_cuts(texts)
+        return self._embed(texts)
+
+    def report(self, captions: Sequence[str]) -> None:
+        """Name captions that will be cut in one line for all of them, and none of them again."""
+        self._named.update(report_long(captions, self._count, self.context_length))
+
+    def _name_cuts(self, texts: Sequence[str]) -> None:
+        """Name the first of the texts that are cut and how many more there are; each text once."""
+        fresh = [text for text in dict.fromkeys(texts) if text not in self._named]
+        long = [text for text in fresh if is_longer(text, self._count, self.context_length)]
+        for cut in self.cuts(long[:_SHOWN]):
             logger.warning("%s", cut)
-        if len(cuts) > _SHOWN:
-            logger.warning("%d more texts were too long and were cut.", len(cuts) - _SHOWN)
+        if len(long) > _SHOWN:
+            logger.warning("%d more texts were too long and were cut.", len(long) - _SHOWN)
+        self._named.update(long)
+
+    def _in_windows(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [N, D] of texts that are read in windows."""
+        parts = [windows(text, self._count, self.context_length) for text in texts]
+        features = self._embed([part for each in parts for part in each])
+        if len(features) == len(texts):
+            return features
+        empty, rows = self._count(""), []
+        for own, each in zip(parts, features.split([len(own) for own in parts]), strict=True):
+            sizes = [max(1, self._count(part) - empty) for part in own]
+            weights = each.new_tensor(sizes) / sum(sizes)
+            rows.append(each[0] if len(own) == 1 else weights @ each)
+        return functional.normalize(torch.stack(rows), dim=-1)
+
+    @torch.no_grad()
+    def _embed(self, texts: Sequence[str]) -> Tensor:
+        """Unit vectors [N, D] of texts, what is too long cut."""
+        unique = list(dict.fromkeys(texts))
         self._measure()
         ids = self.tokens(unique)
         lengths = torch.tensor([self._reach(row) for row in ids])

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from guided.core.device import Device
+from guided.core.long_texts import Cut, LongText
 from guided.core.shapes import expect
 from guided.errors import CannotDo
 from guided.scorers.clip import ClipScorer
 from guided.scorers.preprocess import Preprocess
-from guided.scorers.text import Cut
 
 #: What the fingerprint of an object is taken of, besides an image of noise.
 _PROBES = ("a photo", "a red hat", "two dogs in the snow")
@@ -51,6 +51,20 @@ class ObjectScorer(ClipScorer):
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, width], float32, of texts."""
         return self._unit(self._given.embed_texts(list(texts)), len(texts))
+
+    def reading(self, long_text: LongText) -> ClipScorer:
+        """The object, where texts are cut; it alone knows its context.
+
+        Raises:
+            CannotDo: windows.
+        """
+        if long_text == "windows":
+            raise CannotDo(
+                f"The scorer {self.name!r} is an object that encodes texts by itself, so they "
+                "cannot be read in windows.",
+                hint="Leave long_text out, or give (model, tokenizer) of open_clip.",
+            )
+        return self
 
     def cuts(self, texts: Sequence[str]) -> list[Cut]:
         """None: only the object knows what it cuts."""

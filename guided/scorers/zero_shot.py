@@ -146,7 +146,7 @@ def cached_classifier(
     from guided.zoo.safe import load_tensors
 
     model = getattr(scorer, "fingerprint", scorer.name)
-    identity = json.dumps([model, _precision(scorer), list(classes.items())])
+    identity = json.dumps([model, _precision(scorer), list(classes.items()), *_windows(scorer)])
     path = folder / f"{hashlib.sha256(identity.encode()).hexdigest()}.safetensors"
     with contextlib.suppress(GuidedError, KeyError):
         cached = load_tensors(path)["classifier"]
@@ -162,6 +162,12 @@ def cached_classifier(
 
 def _precision(scorer: Scorer) -> str:
     return str(getattr(getattr(scorer, "device", None), "precision", "fp32"))
+
+
+def _windows(scorer: Scorer) -> list[str]:
+    """How the scorer reads long texts, where that is not the usual way."""
+    long_text = getattr(getattr(scorer, "texts", None), "long_text", "cut")
+    return [] if long_text == "cut" else [long_text]
 
 
 def _place(scorer: Scorer) -> torch.device:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from guided import expectations
 from guided.core import lineage
 from guided.core.files import check_writable, make_folder, new_folder
+from guided.core.foreign_syntax import foreign_syntax
 from guided.core.run import Result, Run, Step
 from guided.models import check_here
 from guided.recipe import Recipe, task_module
@@ -23,6 +25,8 @@ from guided.zoo.structure import check_named
 
 if TYPE_CHECKING:
     from PIL import Image
+
+logger = logging.getLogger(__name__)
 
 
 def run(
@@ -101,8 +105,17 @@ def _bench(recipe: Recipe, objects: Mapping[str, Any]) -> TaskContext:
     )
 
 
+#: Keys that hold words for a model to read.
+_PROMPTS = frozenset({
+    "prompt", "prompts", "guide", "negative", "neutral", "source", "toward", "text", "label",
+    "template", "query", "plus", "minus",
+})  # fmt: skip
+
+
 def _check(recipe: Recipe, ctx: TaskContext) -> None:
     """Refuse options that cannot work, then models that are not here; nothing is loaded."""
+    for said in foreign_syntax(text for key, _, text in recipe.mentions() if key in _PROMPTS):
+        logger.warning("%s", said)
     module = task_module(recipe.task)
     if hasattr(module, "check"):
         module.check(recipe.options, ctx)

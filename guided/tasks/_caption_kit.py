@@ -16,6 +16,7 @@ from guided.core.files import IMAGE_SUFFIXES
 from guided.core.images import to_tensor
 from guided.core.loss_tables import TEXT_LOOP, TEXT_ROLES, check_losses, objective_of
 from guided.core.objective import Objective
+from guided.core.prompts import embed_prompt
 from guided.core.text import absolute, there, weighted_term
 from guided.errors import UsageError
 from guided.guidance.caption_decoder import CaptionConfig, CaptionDecoder
@@ -180,4 +181,4 @@ def terms(
             elif Path(what).suffix.lower() in IMAGE_SUFFIXES:
                 raise UsageError(f"There is no picture {what!r} to add or take away.")
             else:
-                yield sign * weight, scorer.embed_texts([what])[0]
+                yield sign * weight, embed_prompt(scorer, what)

@@ -7,6 +7,7 @@ from typing import Literal
 
 from guided.captioning import ALIASES, CAPTIONERS
 from guided.captioning.base import Captioner
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.loss_tables import LossTable
 from guided.tasks._method_tables import MethodOptions, with_tables
 from guided.tasks._scoring import SCORER_HELP
@@ -48,6 +49,7 @@ class CaptionOptions(MethodOptions):
     sheet: bool = option("also make a contact sheet of pictures and captions", False)
     relevance: bool = option("also show which part of the picture each word comes from", False)
     scorer: str = option(SCORER_HELP, "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
     language: str = option(
         "the language model instead of the kit's: a name, local-dir:FOLDER or a hub repository", ""
     )

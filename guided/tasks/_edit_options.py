@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from guided.core.listing import images_in
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.loss_tables import LossTable, check_losses
 from guided.editing import ALIASES, EDITORS
 from guided.editing.base import Editor
@@ -49,6 +50,7 @@ class EditOptions(MethodOptions):
     generator: str = option("a generator's name or file", "")
     denoiser: str = option("a diffusion model's name, or local-dir:FOLDER", "")
     scorer: str = option("the guiding CLIP", "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
     identity: str = option("a face network's name or file", "")
     inverter: str = option("an inversion encoder's name or file", "")
     perceptual: str = option("a CLIP whose trunk compares pictures, or an LPIPS trunk's file", "")

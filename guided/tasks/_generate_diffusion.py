@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from guided.core.files import IMAGE_SUFFIXES, safe_name
+from guided.core.foreign_syntax import weights_unread
 from guided.core.loss_tables import LossTable, check_losses, loss_roles, objective_of
 from guided.core.run import OutputImage, Result, Step, renumber
 from guided.errors import UsageError
-from guided.tasks._generate_options import Options
+from guided.tasks._generate_options import DiffusionKeys, Options
 from guided.tasks._generation import rows_of, sheet_of
 from guided.tasks._ledger import Ledger
 from guided.tasks.base import Steps, TaskContext
@@ -26,12 +27,27 @@ if TYPE_CHECKING:
     from guided.guidance.guided_denoiser import Guidance
 
 
+#: The keys that are this method's.
+OWN = frozenset(DiffusionKeys.model_fields)
+_STEERING = (
+    "scorer", "identity", "perceptual", "guide_weight", "guide_scale", "unit", "jacobian",
+    "decode", "every", "window", "recurrence", "cutouts",
+)  # fmt: skip
+
+
 def needs(options: Options) -> tuple[str, ...]:
     """The roles this method loads a model for."""
     if not _guided(options):
         return ("denoiser",)
     student = ("latent_scorer",) if options.decode == "latent" else ()
     return ("denoiser", *loss_roles(losses_of(options)), *student)
+
+
+def idle(options: Options) -> tuple[tuple[str, ...], str]:
+    """Keys that do nothing as the others stand, and what is missing."""
+    if losses_of(options):
+        return (), ""
+    return _STEERING, "nothing steers: give --guide, --guide-image or a [[loss]]"
 
 
 def losses_of(options: Options) -> list[LossTable]:
@@ -205,11 +221,15 @@ class DiffusionJob:
         return self.model.decode(latents, names, at)
 
     def result(self) -> Result:
-        """The answer; it says where guidance was not finite."""
+        """The answer; it says where guidance was not finite, and where weights were not read."""
         answer: dict[str, Any] = {"results": self.results, **sheet_of(self.results, self.options)}
+        texts = (*self.options.prompts, self.options.negative)
+        warnings = weights_unread(texts, "CLIP reads weights, in --guide; --method gan does, too")
         if self.skipped:
-            answer["warnings"] = [
+            warnings.append(
                 f"Guidance was not finite and skipped for {self.skipped} of {self.guided} "
                 "guided steps."
-            ]
+            )
+        if warnings:
+            answer["warnings"] = warnings
         return Result(answer, scores={"guided": float(self.guided), "skipped": float(self.skipped)})

@@ -17,6 +17,7 @@ from guided.core.loss_tables import LossTable, check_losses, loss_roles, objecti
 from guided.core.run import OutputImage, Result, Step, renumber
 from guided.errors import UsageError
 from guided.tasks._gan_vocabulary import how_sure, pieces_of, unknown_words, warning
+from guided.tasks._generate_gan_options import GanKeys
 from guided.tasks._generate_options import Options
 from guided.tasks._generation import rows_of, sheet_of
 from guided.tasks._ledger import Ledger
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from guided.generators.text_gan import TextGan
     from guided.scorers.clip import ClipScorer
 
+#: The keys that are this method's.
+OWN = frozenset({*GanKeys.model_fields, "loss"})
 #: Pictures that an animation leads through at most.
 STATIONS = 16
 
@@ -38,6 +41,13 @@ STATIONS = 16
 def needs(options: Options) -> tuple[str, ...]:
     """The roles this method loads a model for."""
     return ("text_gan", "scorer", *(loss_roles(losses_of(options)) if options.search else ()))
+
+
+def idle(options: Options) -> tuple[tuple[str, ...], str]:
+    """Keys that do nothing as the others stand, and what is missing."""
+    if options.search:
+        return (), ""
+    return ("search_leaves", "search_rate", "identity", "perceptual"), "nothing is searched for"
 
 
 def losses_of(options: Options) -> list[LossTable]:

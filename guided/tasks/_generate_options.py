@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.loss_tables import LossTable
 from guided.tasks._generate_gan_options import GanKeys
 from guided.tasks._generate_unclip_options import UnclipKeys
@@ -21,6 +22,7 @@ class Shared(TaskOptions):
     size: list[int] = option("height and width in pixels, or both at once", [], max_length=2)
     sheet: bool = option("also save all images on one sheet, a row for each prompt", False)
     scorer: str = option("the guiding CLIP", "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
     identity: str | None = option("a face network's name or file, for the loss identity", None)
     perceptual: str | None = option(
         "a CLIP whose trunk compares images, or an LPIPS trunk's file, for the loss perceptual",

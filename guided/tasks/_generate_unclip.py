@@ -16,6 +16,7 @@ from guided.core.run import Step
 from guided.errors import UsageError
 from guided.tasks import _generate_diffusion as diffusion
 from guided.tasks._generate_options import Options
+from guided.tasks._generate_unclip_options import UnclipKeys
 from guided.tasks._generation import rows_of
 from guided.tasks.base import Steps, TaskContext
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from guided.guidance.denoise import Denoising
 
+#: The keys that are this method's.
+OWN = diffusion.OWN | UnclipKeys.model_fields.keys()
+idle = diffusion.idle
 _LOCAL = "local-dir:"
 
 

@@ -10,7 +10,7 @@ so that help, listings and recipe errors stay quick.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,23 @@ class TaskOptions(BaseModel):
         Called before ``--set`` and before validation; a second call changes nothing.
         """
         return data
+
+
+def changed(options: BaseModel, keys: Iterable[str]) -> list[str]:
+    """Those of the keys that do not have their default."""
+    fields = type(options).model_fields
+    return [
+        key
+        for key in keys
+        if getattr(options, key) != fields[key].get_default(call_default_factory=True)
+    ]
+
+
+def warn_idle(options: BaseModel, keys: Iterable[str], reason: str) -> None:
+    """Name in the log those of the keys that were given though they do nothing for a ``reason``."""
+    if idle := changed(options, keys):
+        named = ", ".join(f"--{key.replace('_', '-')}" for key in idle)
+        logger.warning("%s: not used, as %s.", named, reason)
 
 
 class RunFolder:

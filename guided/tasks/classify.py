@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from guided.core.foreign_syntax import weights_unread
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.run import Result, Step
 from guided.errors import UsageError
 from guided.tasks._scoring import CACHE, SCORER_HELP, Precision, answer, embedded
@@ -22,6 +24,7 @@ class Options(TaskOptions):
     )
     classes: str = option("a JSON or TOML file of classes, each with a list of prompts", "")
     scorer: str = option(SCORER_HELP, "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
     precision: Precision = option("bf16 is quicker and exact to about 1e-3", "fp32")
     cache: str = recipe_only("where classifiers are kept; empty keeps none", CACHE)
 
@@ -68,4 +71,8 @@ def run(options: Options, ctx: TaskContext) -> Steps:
             scores = dict(zip(labels, row.tolist(), strict=True))
             results.append({"file": file, "label": labels[int(row.argmax())], "scores": scores})
         yield Step(seen, len(options.images), "classify")
-    return Result(answer(results, errors))
+    texts = [text for prompts in classes.values() for text in prompts]
+    warnings = [str(cut) for cut in scorer.cuts(texts)]
+    warnings += weights_unread(texts, "give each as a --label of its own")
+    given = answer(results, errors)
+    return Result({**given, "warnings": warnings} if warnings else given)

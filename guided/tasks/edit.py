@@ -28,7 +28,7 @@ from guided.tasks._edit_options import (
     losses_of,
     resolve_method,
 )
-from guided.tasks.base import Steps, TaskContext
+from guided.tasks.base import Steps, TaskContext, warn_idle
 
 __all__ = ["Options", "check", "needs", "run"]
 
@@ -104,6 +104,18 @@ def _check_whole_images(options: EditOptions) -> None:
                          hint="Take --sweep with some strengths, or --method delta.")  # fmt: skip
 
 
+def _warn_idle(options: EditOptions) -> None:
+    """Name the options that the method has no use for."""
+    whole = ("generator", "inverter", "face", "faces", "paste")
+    draws, name = options.editor.draws, f"--method {options.method}"
+    if draws == "denoiser":
+        warn_idle(options, whole, f"{name} draws whole images by a diffusion model")
+    elif draws == "generator":
+        warn_idle(options, ("denoiser",), f"{name} draws by a GAN")
+    if options.images:
+        warn_idle(options, ("count",), "it is for random portraits, and images are given")
+
+
 def run(options: EditOptions, ctx: TaskContext) -> Steps:
     """Edit every picture by every prompt, in batches, yielding the Steps of the method."""
     from guided.tasks._edit_job import EditJob
@@ -113,6 +125,7 @@ def run(options: EditOptions, ctx: TaskContext) -> Steps:
     options = resolve_method(options, ctx.kit)
     options = options.model_copy(update={"images": expand_folders(options.images)})
     check(options, ctx)
+    _warn_idle(options)
     job = EditJob.of(options, ctx)
     subjects = yield from job.open_subjects()
     if not subjects:

@@ -14,8 +14,8 @@ from typing import Any
 import guided.tasks
 from guided.core.run import Result
 from guided.errors import UsageError, nearest
-from guided.tasks._generate_options import Options
-from guided.tasks.base import Steps, TaskContext
+from guided.tasks._generate_options import Options, Shared
+from guided.tasks.base import Steps, TaskContext, changed, warn_idle
 
 __all__ = ["Options", "check", "methods", "needs", "run"]
 
@@ -55,13 +55,34 @@ def check(options: Options, ctx: TaskContext) -> None:
     method = _method(options)
     if any(not prompt.strip() for prompt in options.prompts):
         raise UsageError("A prompt is empty.", hint="Say what the picture should show.")
+    _refuse_others(options, method)
     if hasattr(method, "check"):
         method.check(options)
+
+
+def _refuse_others(options: Options, method: Any) -> None:
+    """Refuse what only other methods do.
+
+    Raises:
+        UsageError: an option of theirs, by name.
+    """
+    foreign = Options.model_fields.keys() - Shared.model_fields.keys() - method.OWN
+    for key in changed(options, sorted(foreign)):
+        known = {
+            name: importlib.import_module(f"guided.tasks.{_PREFIX}{name}") for name in methods()
+        }
+        owners = [name for name, each in known.items() if key in each.OWN]
+        raise UsageError(
+            f"--{key.replace('_', '-')} is an option of the method {', '.join(owners)}, not of "
+            f"{options.method}.",
+            hint=f"Leave it out, or take --method {owners[0]}.",
+        )
 
 
 def run(options: Options, ctx: TaskContext) -> Steps:
     """Make the pictures by the chosen method."""
     method = _method(options)
     check(options, ctx)
+    warn_idle(options, *method.idle(options))
     result: Result = yield from method.run(options, ctx)
     return result

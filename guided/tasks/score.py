@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from guided.core.foreign_syntax import weights_unread
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.run import Result, Step
 from guided.errors import UsageError
 from guided.tasks._scoring import SCORER_HELP, Precision, answer, embedded
@@ -16,6 +18,7 @@ class Options(TaskOptions):
     images: list[str] = argument("picture files", min_length=1)
     text: list[str] = option("a text; give several to compare them", min_length=1)
     scorer: str = option(SCORER_HELP, "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
     precision: Precision = option("bf16 is quicker and exact to about 1e-3", "fp32")
 
 
@@ -43,6 +46,8 @@ def run(options: Options, ctx: TaskContext) -> Steps:
             results.append({"file": file, "scores": dict(zip(texts, row, strict=True))})
         yield Step(seen, len(options.images), "score")
     given = answer(results, errors)
-    if warnings := [str(cut) for cut in scorer.cuts(texts)]:
+    warnings = [str(cut) for cut in scorer.cuts(texts)]
+    warnings += weights_unread(texts, "give each as a --text of its own, or use guided search")
+    if warnings:
         given["warnings"] = warnings
     return Result(given)

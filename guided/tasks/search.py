@@ -5,12 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.run import OutputImage, Result, Step
 from guided.core.text import there
 from guided.errors import StoreError, UsageError
 from guided.tasks._index_update import IndexingOptions, not_used, update_index
 from guided.tasks._scoring import SCORER_HELP
-from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
+from guided.tasks.base import (
+    Steps,
+    TaskContext,
+    TaskOptions,
+    argument,
+    option,
+    warn_idle,
+)
 
 if TYPE_CHECKING:
     from guided.retrieval.search import SearchResult
@@ -20,7 +28,9 @@ if TYPE_CHECKING:
 class Options(TaskOptions):
     """The recipe keys of ``search``."""
 
-    query: str = argument("what to look for: words, or the file of a picture", "")
+    query: str = argument(
+        "what to look for: 'TEXT' or 'TEXT | TEXT::WEIGHT', or the file of a picture", ""
+    )
     image: list[str] = option("a picture to look for, beside the words", [])
     weight: list[float] = option("a weight for the words and then for each picture", [])
     index: str = option("the folder of the index")
@@ -30,6 +40,7 @@ class Options(TaskOptions):
     group: bool = option("list pictures that look the same under the best of them", default=False)
     alike: float = option("the cosine from which pictures look the same", 0.97, ge=-1, le=1)
     scorer: str = option(f"{SCORER_HELP}; by default the one the index was made with", "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
 
 
 def needs(options: Options) -> tuple[str, ...]:
@@ -49,6 +60,7 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         UsageError: an empty query, weights that do not fit, a filter that cannot be read.
         StoreError: no index, or one made with another scorer.
     """
+    from guided.core.prompts import parse
     from guided.retrieval.contact_sheet import contact_sheet, table
     from guided.retrieval.scan import survey
     from guided.retrieval.search import Query, Searcher, embed_query
@@ -57,6 +69,8 @@ def run(options: Options, ctx: TaskContext) -> Steps:
     words, files = _parts(options, ctx)
     if not words and not files:
         raise UsageError("The query is empty.", hint="Give words, a picture, or both.")
+    if not options.group:
+        warn_idle(options, ("alike",), "it is for --group, which is not given")
     place = Path(options.index)
     scorer: ClipScorer | None = None
     warnings: list[str] = []
@@ -82,7 +96,9 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         yield Step(2, 2, "search")
     results = [_row(hit, group=options.group) for hit in hits]
     answer: dict[str, Any] = {"results": results}
-    warnings += [str(cut) for cut in scorer.cuts([words] if words else [])]
+    warnings += [
+        str(cut) for cut in scorer.cuts([text for text, _ in parse(words)] if words else [])
+    ]
     warnings += [f"A damaged shard is left out: {d}" for d in damage]
     if lost := sum("missing" in row for row in results):
         warnings.append(

@@ -14,12 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.run import OutputImage, Result, Step
 from guided.core.text import absolute
 from guided.errors import CannotDo, GuidedError, UsageError
 from guided.tasks._ledger import Ledger, distinct, source_of
 from guided.tasks._scoring import SCORER_HELP
-from guided.tasks.base import Steps, TaskContext, TaskOptions, argument, option
+from guided.tasks.base import (
+    Steps,
+    TaskContext,
+    TaskOptions,
+    argument,
+    option,
+    warn_idle,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,6 +58,7 @@ class Options(TaskOptions):
     batch: int = option("pictures that are made together", 8, ge=1, le=256)
     denoiser: str = option("a denoiser's name, or local-dir:FOLDER", "")
     scorer: str = option(SCORER_HELP, "")
+    long_text: LongText = option(LONG_TEXT_HELP, "cut")
 
 
 def needs(options: Options) -> tuple[str, ...]:
@@ -69,6 +78,8 @@ def check(options: Options, ctx: TaskContext) -> None:
 def run(options: Options, ctx: TaskContext) -> Steps:
     """Vary every picture, yielding the Steps of finding its noise and of drawing."""
     check(options, ctx)
+    if not options.toward:
+        warn_idle(options, ("amount", "source"), "they are for --toward, which is not given")
     job = VariationJob.of(options, ctx)
     results: list[dict[str, Any]] = []
     for number in range(len(options.images)):

@@ -48,6 +48,8 @@ class ConditionalDenoisingObjective(PairObjective[BatchT]):
         """
         shared: Any = self.scorer.texts.tokenizer
         tokenizer = copy.deepcopy(getattr(shared, "tokenizer", shared))
+        if self.ctx.data is not None:
+            self.scorer.texts.report(self.dataset.corpus())
         encoder = text_encoder_of(self.scorer.model, int(tokenizer.eos_token_id))
         return self.device.prepare(encoder), tokenizer
 

@@ -127,6 +127,7 @@ class FolderScenes:
         self.pairs, self.scorer, self.latent, self.mix = pairs, scorer, latent, mix
         self.entries = pairs.entries
         self._groups: dict[int, _Group] = {}
+        scorer.texts.report(pairs.corpus())
 
     @property
     def small(self) -> bool:

@@ -180,7 +180,10 @@ def _read(text: str, *overrides: str) -> Recipe:
         ("images = 'a.png'", 'edit.toml: images = "a.png": input should be a valid array.'),
         ("seed = '7.0'", 'edit.toml: seed = "7.0": must be a whole number from 0 to 184'),
         ("seed = true", "edit.toml: seed = true: must be a whole number from 0 to 184"),
-        ("seed = -1", "edit.toml: seed = -1: must be a whole number from 0 to 18446744073709551615"),
+        (
+            "seed = -1",
+            "edit.toml: seed = -1: must be a whole number from 0 to 18446744073709551615",
+        ),
         ("seed = '18446744073709551616'", "must be a whole number from 0 to 18446744073709551615"),
         ("online = 1", "edit.toml: online = 1: must be true or false."),
         ("expect = 1", "edit.toml: expect = 1: must be a table."),

@@ -129,6 +129,42 @@ def test_many_cut_texts_are_summed_up(scorer: ClipScorer, caplog: pytest.LogCapt
     assert "5 more texts were too long" in caplog.text
 
 
+def test_cut_texts_are_named_once_for_a_scorer(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = load_clip(f"local-dir:{bundle}")
+    for _ in range(3):
+        scorer.embed_texts(["hat " * 40, "a cat"])
+    assert len(caplog.records) == 1
+    assert "the rest was left out, 'hat" in caplog.text
+    scorer.texts.report(["dog " * 40, "dog " * 40, "a cat", "red " * 50])
+    scorer.embed_texts(["dog " * 40, "red " * 50])
+    assert len(caplog.records) == 2
+    assert "2 captions are longer than the context" in caplog.text
+    assert "(lost: 'dog dog" in caplog.text
+
+
+def test_a_long_text_in_windows_is_their_mean_by_tokens(
+    bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = load_clip(f"local-dir:{bundle}")
+    whole, limit = scorer.reading("windows"), scorer.context_length
+    assert whole.reading("windows") is whole
+    assert whole.reading("cut").texts.long_text == scorer.texts.long_text == "cut"
+    assert torch.equal(whole.embed_texts(TEXTS), scorer.embed_texts(TEXTS))
+    text = "dog " * (limit - 2) + "a red hat"
+    assert whole.cuts([text]) == []
+    got = whole.embed_texts(["a cat", text])
+    assert not caplog.records
+    one, two = scorer.embed_texts([("dog " * (limit - 2)).strip(), "a red hat"])
+    rest = whole.texts._count("a red hat") - 2
+    expected = functional.normalize((limit - 2) * one + rest * two, dim=0)
+    torch.testing.assert_close(got[1], expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(got[0], scorer.embed_texts(["a cat"])[0], rtol=0, atol=1e-5)
+    cut = scorer.embed_texts([text])[0]
+    assert float(got[1] @ cut) < 0.9999
+
+
 def test_the_length_of_a_cut_text_is_counted_right(scorer: ClipScorer) -> None:
     limit = scorer.context_length
     words = "dog " * (limit - 2)

@@ -80,7 +80,8 @@ class Family(ABC, Generic[C]):
     classifier-free guidance that suits it.  ``takes_image_embeddings``: its prompts may come with
     CLIP embeddings of images.  ``embeds_guidance``: it is told the scale of guidance as a number,
     and runs once a step, without negatives.  ``latent_scorer``: the scorer of latents reads its
-    latents.
+    latents.  ``joins_windows``: its denoiser takes text of any length with a mask, so that a long
+    prompt may be read in windows.
     """
 
     name: ClassVar[str]
@@ -91,6 +92,7 @@ class Family(ABC, Generic[C]):
     takes_image_embeddings: ClassVar[bool] = False
     embeds_guidance: ClassVar[bool] = False
     latent_scorer: ClassVar[bool] = False
+    joins_windows: ClassVar[bool] = False
 
     # ----------------------------------------------------------------------- parts
 

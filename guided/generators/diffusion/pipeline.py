@@ -16,9 +16,11 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from guided.core.device import Device
+from guided.core.long_texts import LongText
 from guided.errors import CannotDo, ShapeError
 from guided.generators.diffusion.base import Conditioning, Family, PromptBatch
 from guided.generators.diffusion.families import class_names, family_of
+from guided.generators.diffusion.text import encode_windows
 from guided.generators.diffusion.vae import decoded, factor_of, part_dtype, preview_table
 
 Decode = Literal["vae", "tiny", "preview", "latent"]
@@ -61,6 +63,8 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
     ) -> None:
         super().__init__()
         self.execution_device: torch.device | None = None
+        self.long_text: LongText = "cut"
+        self.cut_texts: set[str] = set()
         self.register_modules(
             vae=vae, scheduler=scheduler, unet=unet, transformer=transformer, tiny=tiny,
             text_encoder=text_encoder, tokenizer=tokenizer,
@@ -156,6 +160,8 @@ class GuidedPipeline(DiffusionPipeline):  # type: ignore[misc]
         if image is not None and not self.family.takes_image_embeddings:
             raise CannotDo("This pipeline takes no embeddings of pictures.", hint="Use words.")
         batch = PromptBatch(prompts, negatives if both else (), size, image, cfg)
+        if self.long_text == "windows":
+            return encode_windows(self, batch)
         conditioning: Conditioning = self.family.encode_prompt(self, batch)
         return conditioning
 

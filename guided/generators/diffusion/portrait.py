@@ -86,6 +86,7 @@ class Portrait(Family[PortraitConditioning]):
         "prior": ("guided.nets.prior.PortraitPrior",),
     }
     cfg = CFG
+    joins_windows = True
     takes_image_embeddings = True
     latent_scorer = True
 

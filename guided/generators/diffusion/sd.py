@@ -44,6 +44,7 @@ class StableDiffusion(Family[Conditioning]):
         "tokenizer": (*CLIP_TOKENIZER, *ANY_TOKENIZER),
     }
     cfg = 7.5
+    joins_windows = True
 
     def prepare(self, pipe: GuidedPipeline) -> None:
         """Check the parts, and correct settings of old folders."""
@@ -67,7 +68,8 @@ class StableDiffusion(Family[Conditioning]):
     ) -> Tensor:
         """The UNet's output [N, C, h, w]."""
         output = pipe.unet(
-            x_t, time, encoder_hidden_states=conditioning.text, added_cond_kwargs=None,
+            x_t, time, encoder_hidden_states=conditioning.text,
+            encoder_attention_mask=conditioning.mask, added_cond_kwargs=None,
             return_dict=False,
         )[0]  # fmt: skip
         first: Tensor = output[:, : x_t.shape[1]]

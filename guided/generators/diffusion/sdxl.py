@@ -53,6 +53,7 @@ class StableDiffusionXL(Family[SdxlConditioning]):
     }
     required = ("text_encoder_2",)
     cfg = 5.0
+    joins_windows = True
 
     def encode_prompt(self, pipe: GuidedPipeline, batch: PromptBatch) -> SdxlConditioning:
         """Hidden states of both encoders side by side, the second's pooled text, and the sizes."""
@@ -80,7 +81,8 @@ class StableDiffusionXL(Family[SdxlConditioning]):
         """The UNet's output [N, C, h, w]."""
         added = {"text_embeds": conditioning.pooled, "time_ids": conditioning.sizes}
         output = pipe.unet(
-            x_t, time, encoder_hidden_states=conditioning.text, added_cond_kwargs=added,
+            x_t, time, encoder_hidden_states=conditioning.text,
+            encoder_attention_mask=conditioning.mask, added_cond_kwargs=added,
             return_dict=False,
         )[0]  # fmt: skip
         first: Tensor = output[:, : x_t.shape[1]]

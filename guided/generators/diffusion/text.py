@@ -10,15 +10,18 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from guided.core.long_texts import cut_of, is_longer, windows
 from guided.core.offload import execution_device
 from guided.errors import CannotDo, library_message
-from guided.generators.diffusion.base import PromptBatch
+from guided.generators.diffusion.base import Conditioning, PromptBatch
 
 logger = logging.getLogger(__name__)
 
@@ -152,15 +155,67 @@ def suppress_logging() -> Iterator[None]:
         others.set_verbosity(levels[1])
 
 
-def report_truncation(pipe: Any, texts: Sequence[str]) -> None:
-    """Log each text, once, that is longer than the model can read: what is too long is cut."""
+def token_count(pipe: Any, text: str) -> int:
+    """How many tokens a text has for a pipeline's tokenizer, as its family prepares texts."""
+    with suppress_logging():
+        return len(pipe.tokenizer(pipe.family.normalize_prompt(text))["input_ids"])
+
+
+def expect_one_window(pipe: Any, texts: Sequence[str], reader: str) -> None:
+    """Refuse texts beyond a pipeline's context for a ``reader`` ("The prior") of one alone.
+
+    Raises:
+        CannotDo: there is one.
+    """
     limit = pipe.family.token_limit(pipe)
+    if any(is_longer(text, partial(token_count, pipe), limit) for text in texts):
+        raise CannotDo(
+            f"{reader} reads one context of {limit} tokens, so a longer text cannot be read in "
+            "windows.",
+            hint="Leave --long-text out: the text is cut, and what is lost is named.",
+        )
+
+
+def report_truncation(pipe: Any, texts: Sequence[str]) -> None:
+    """Log each text, once for each model, that is longer than it can read: the rest is cut."""
+    if pipe.long_text == "windows":
+        return
+    count, limit = partial(token_count, pipe), pipe.family.token_limit(pipe)
     for text in dict.fromkeys(texts):
-        with suppress_logging():
-            tokens = len(pipe.tokenizer(" ".join(text.split()))["input_ids"])
-        if tokens > limit:
-            short = text if len(text) <= 60 else text[:57] + "..."
-            logger.warning(
-                "The text %r (%d characters) has %d tokens; this model reads %d: the rest was left "
-                "out.", short, len(text), tokens, limit,
-            )  # fmt: skip
+        cut = None if text in pipe.cut_texts else cut_of(text, count, limit, "model")
+        if cut is not None:
+            pipe.cut_texts.add(text)
+            logger.warning("%s", cut)
+
+
+def encode_windows(pipe: Any, batch: PromptBatch) -> Conditioning:
+    """The conditioning of a batch whose texts are read in windows of the model's context.
+
+    The hidden states of a text's windows follow one another; a row with fewer windows than others
+    is masked behind its own, so that it does not depend on its batch.  What a family reads of a
+    text as a whole (``pooled``) is that of the first window.
+
+    Raises:
+        CannotDo: a long text, and a family that reads one context alone.
+        UsageError: a text of too many windows.
+    """
+    family = pipe.family
+    count, limit = partial(token_count, pipe), family.token_limit(pipe)
+    rows = [windows(text, count, limit) for text in (*batch.negatives, *batch.prompts)]
+    most, apart = max(map(len, rows)), len(batch.negatives)
+    if most == 1:
+        return cast("Conditioning", family.encode_prompt(pipe, batch))
+    if not family.joins_windows:
+        expect_one_window(pipe, [*batch.negatives, *batch.prompts], f"The family {family.name}")
+    parts: list[Conditioning] = []
+    for number in range(most):
+        texts = [row[number] if number < len(row) else "" for row in rows]
+        column = replace(batch, prompts=texts[apart:], negatives=texts[:apart])
+        parts.append(family.encode_prompt(pipe, column))
+    masks = []
+    for number, part in enumerate(parts):
+        own = part.text.new_ones(part.text.shape[:2]) if part.mask is None else part.mask
+        read = own.new_tensor([float(number < len(row)) for row in rows])
+        masks.append(own * read[:, None])
+    text = torch.cat([part.text for part in parts], 1)
+    return replace(parts[0], text=text, mask=torch.cat(masks, 1))

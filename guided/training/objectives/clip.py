@@ -24,7 +24,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerFast
 
-from guided.core.listing import few
+from guided.core.long_texts import report_long
 from guided.nets.clip_text import encode_trimmed
 from guided.training.clip_bundle import (
     CONFIG_FILE,
@@ -270,14 +270,12 @@ class ClipObjective(ClipTraining[ClipBatch]):
     def pairs(self) -> FolderPairs:
         """The folder; captions that the text tower cannot read whole are logged."""
         assert isinstance(self.dataset, FolderPairs)
-        texts, most = self.dataset.corpus(), self.tokenizer.model_max_length
-        lengths = self.tokenizer(texts, return_length=True, verbose=False)["length"]
-        long = [text for text, n in zip(texts, lengths, strict=True) if n > most]
-        if long:
-            log.warning(
-                "%d captions are longer than the context of %d tokens and are cut: %s",
-                len(long), most, few([text[:60] for text in long]),
-            )  # fmt: skip
+        tokenizer = self.tokenizer
+        report_long(
+            self.dataset.corpus(),
+            lambda text: len(tokenizer(text, verbose=False)["input_ids"]),
+            tokenizer.model_max_length,
+        )
         return self.dataset
 
     @cached_property
