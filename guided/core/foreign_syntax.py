@@ -1,4 +1,4 @@
-"""Marks in a text that are read as plain words: those of other tools, and weights where none are."""
+"""Marks that are read as plain words: those of other tools, and weights where none are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SYNTAX = (
     (re.compile(r"\[(?:[^()\[\]]{1,200}):\s*[0-9]*\.?[0-9]+\s*\]"), _WEIGHTS),
     (re.compile(r"\({2,8}[^()]{1,200}\){2,8}"), _WEIGHTS),
     (re.compile(r"\[{1,8}[^\[\]]{1,200}\]{1,8}"), _WEIGHTS),
-    (re.compile(r"(?<![\w'-])BREAK(?![\w'-])"), f"{_APART}, and --long-text windows reads long ones"),
+    (re.compile(r"(?<![\w'-])BREAK(?![\w'-])"), f"{_APART}; for long texts: --long-text windows"),
     (re.compile(r"(?<![\w'-])AND(?![\w'-])"), _APART),
 )  # fmt: skip
 _SHOUTED = re.compile(r"[a-z]")

@@ -29,7 +29,8 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class Query:
-    """What is looked for: words (a prompt, with weights if wanted), pictures [n, 3, H, W] in [0, 1] one by one, and their weights.
+    """What is looked for: words (a prompt, with weights if wanted), pictures [n, 3, H, W] in [0, 1]
+    one by one, and their weights.
 
     ``weights`` has a number for the words (if there are any) and then for each picture; none
     means equal ones.  A negative weight looks away from its part.

@@ -129,7 +129,9 @@ class TextTower:
         if len(features) == len(texts):
             return features
         empty, rows = self._count(""), []
-        for own, each in zip(parts, features.split([len(own) for own in parts]), strict=True):
+        for own, each in zip(
+            parts, torch.split(features, [len(own) for own in parts]), strict=True
+        ):
             sizes = [max(1, self._count(part) - empty) for part in own]
             weights = each.new_tensor(sizes) / sum(sizes)
             rows.append(each[0] if len(own) == 1 else weights @ each)
