@@ -21,8 +21,8 @@ from pydantic import (
 from guided.core import toml
 from guided.core.files import write_text
 from guided.core.reading import parse_toml, read_text
-from guided.core.seeds import written_seed
-from guided.errors import CorruptWeights, nearest
+from guided.core.seeds import read_seed, written_seed
+from guided.errors import CorruptWeights, RecipeError, nearest
 
 CARD_FILE = "card.toml"
 LARGEST = 1 << 20
@@ -93,6 +93,14 @@ class Card(BaseModel):
     gpu_minutes_before: float | None = Field(None, ge=0)
     grade: Literal["cpu", "gpu"] | None = None
     metrics: dict[str, Metric] = Field(default_factory=dict)
+
+    @field_validator("data_seed", mode="before")
+    @classmethod
+    def _read_seed(cls, value: Any) -> Any:
+        try:
+            return read_seed(value) if isinstance(value, str) else value
+        except RecipeError as error:
+            raise ValueError(error.message) from error
 
     @field_serializer("data_seed")
     def _written_seed(self, value: int | None) -> int | str | None:
