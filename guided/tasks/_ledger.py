@@ -19,6 +19,7 @@ from typing import Any
 from guided.core import unfinished
 from guided.core.journal import Journal, differing
 from guided.core.run import OutputImage
+from guided.core.seeds import read_seed
 from guided.tasks.base import TaskContext
 
 LINES = "results.jsonl"
@@ -149,6 +150,7 @@ class Ledger:
     def _opened(self, line: Mapping[str, Any]) -> dict[str, Any] | None:
         """The entry of a row's line; None where a file of it is gone or another by now."""
         entry, root = dict(line["entry"]), self._root()
+        entry |= {key: read_seed(entry[key]) for key in ("seed", "drawn_from") if key in entry}
         for kind in ("images", "files"):
             for key, digest in line[kind].items():
                 path = root / entry[key]

@@ -75,8 +75,9 @@ def test_python_takes_both_forms(tmp_path: Path) -> None:
 
 def test_a_card_keeps_the_seed_of_its_data(tmp_path: Path) -> None:
     path = tmp_path / "card.toml"
-    card = card_from({"name": "a", "role": "scorer", "kind": "clip", "file": "a.safetensors",
-                      "licence": "x", "origin": "public", "source": "x", "data_seed": LAST}, "")  # fmt: skip
+    table = {"name": "a", "role": "scorer", "kind": "clip", "file": "a.safetensors",
+             "licence": "x", "origin": "public", "source": "x", "data_seed": LAST}  # fmt: skip
+    card = card_from(table, "")
     write_card(card, path)
     assert f'data_seed = "{LAST}"' in path.read_text()
     assert read_card(path) == card
