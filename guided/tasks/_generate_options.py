@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_serializer
 
 from guided.core.long_texts import LONG_TEXT_HELP, LongText
 from guided.core.loss_tables import LossTable
 from guided.tasks._generate_gan_options import GanKeys
 from guided.tasks._generate_unclip_options import UnclipKeys
-from guided.tasks.base import TaskOptions, argument, option, recipe_only
+from guided.tasks.base import TaskOptions, argument, changed, option, recipe_only
 
 
 class Shared(TaskOptions):
@@ -66,3 +70,20 @@ class DiffusionKeys(TaskOptions):
 
 class Options(UnclipKeys, GanKeys, DiffusionKeys, Shared):
     """The recipe keys of ``generate``."""
+
+    @model_serializer(mode="wrap")
+    def _said(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """The keys without those of other methods, where these have their defaults."""
+        table, foreign = dump(self), foreign_keys(self.method)
+        given = changed(self, foreign)
+        return {key: value for key, value in table.items() if key not in foreign or key in given}
+
+
+def foreign_keys(method: str) -> frozenset[str]:
+    """The keys that only other methods have; none where there is no such method."""
+    try:
+        own = getattr(importlib.import_module(f"guided.tasks._generate_{method}"), "OWN", None)
+    except ModuleNotFoundError:
+        own = None
+    every = Options.model_fields.keys() - Shared.model_fields.keys()
+    return frozenset() if own is None else frozenset(every - own)

@@ -14,7 +14,7 @@ from typing import Any
 import guided.tasks
 from guided.core.run import Result
 from guided.errors import UsageError, nearest
-from guided.tasks._generate_options import Options, Shared
+from guided.tasks._generate_options import Options, foreign_keys
 from guided.tasks.base import Steps, TaskContext, changed, warn_idle
 
 __all__ = ["Options", "check", "methods", "needs", "run"]
@@ -55,19 +55,18 @@ def check(options: Options, ctx: TaskContext) -> None:
     method = _method(options)
     if any(not prompt.strip() for prompt in options.prompts):
         raise UsageError("A prompt is empty.", hint="Say what the picture should show.")
-    _refuse_others(options, method)
+    _refuse_others(options)
     if hasattr(method, "check"):
         method.check(options)
 
 
-def _refuse_others(options: Options, method: Any) -> None:
+def _refuse_others(options: Options) -> None:
     """Refuse what only other methods do.
 
     Raises:
         UsageError: an option of theirs, by name.
     """
-    foreign = Options.model_fields.keys() - Shared.model_fields.keys() - method.OWN
-    for key in changed(options, sorted(foreign)):
+    for key in changed(options, sorted(foreign_keys(options.method))):
         known = {
             name: importlib.import_module(f"guided.tasks.{_PREFIX}{name}") for name in methods()
         }

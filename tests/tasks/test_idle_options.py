@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from guided.errors import UsageError
+from guided.recipe import Recipe
 from guided.tasks import generate
 from guided.tasks._edit_options import Options as EditOptions
 from guided.tasks._generate_options import Options, Shared
@@ -39,7 +40,7 @@ def test_an_option_of_another_method_is_refused_by_name(method: str, key: str) -
     own = generate._method(_options(method)).OWN
     options = _options(method, **{key: GIVEN[key]})
     if key in own:
-        generate._refuse_others(options, generate._method(options))
+        generate._refuse_others(options)
         return
     flag = f"--{key.replace('_', '-')} is an option of the method .*, not of {method}"
     with pytest.raises(UsageError, match=flag):
@@ -48,8 +49,22 @@ def test_an_option_of_another_method_is_refused_by_name(method: str, key: str) -
 
 def test_a_recipe_that_names_all_defaults_passes() -> None:
     for method in generate.methods():
-        data = _options(method).model_dump(mode="json")
-        generate.check(_options(**data), TaskContext())
+        keys = Options.model_fields
+        defaults = {
+            key: keys[key].get_default() for key in GIVEN if keys[key].get_default() is not None
+        }
+        generate.check(_options(method, **defaults), TaskContext())
+
+
+def test_a_recipe_is_kept_without_the_defaults_of_other_methods() -> None:
+    recipe = Recipe.of({"task": "generate", "prompts": ["a"], "method": "gan", "best": 2})
+    assert not recipe.data().keys() & {"steps", "cfg", "guide", "prior"}
+    assert {"best", "truncation", "count"} <= recipe.data().keys()
+    assert Recipe.loads(recipe.dumps()) == recipe
+    with pytest.raises(UsageError, match="--steps is an option of"):
+        generate.check(recipe.with_().options.model_copy(update={"steps": 3}), TaskContext())  # type: ignore[arg-type]
+    kept = Recipe.of({**recipe.data(), "steps": 3})
+    assert kept.data()["steps"] == 3
 
 
 @pytest.mark.parametrize(
