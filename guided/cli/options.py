@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,7 +38,8 @@ class SeedValue(click.ParamType[int]):
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
         """The seed, if it is one."""
         try:
-            return read_seed(value)
+            digits = str(value).strip()
+            return read_seed(int(digits) if re.fullmatch(r"-?[0-9]{1,64}", digits) else value)
         except RecipeError as error:
             self.fail(error.message, param, ctx)
 

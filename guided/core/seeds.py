@@ -26,7 +26,7 @@ SEEDS = 2**64
 
 
 def read_seed(value: Any, where: str = "seed") -> int:
-    """The seed that a whole number, or the text of one, says; ``where`` it stands is for errors.
+    """The seed that a whole number says, beyond 2^53 also its text; ``where`` is for errors.
 
     Raises:
         RecipeError: anything else, or a number that is not from 0 to 2^64 - 1.
@@ -35,12 +35,14 @@ def read_seed(value: Any, where: str = "seed") -> int:
     True
     """
     seed = -1
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,64}", value.strip(), re.ASCII):
-        seed = int(value)
-    elif not isinstance(value, (str, bool)) and hasattr(value, "__index__"):
+    if isinstance(value, str):
+        seed = int(value) if re.fullmatch(r"[0-9]{16,20}", value, re.ASCII) else -1
+        seed = seed if seed > EXACT else -1
+    elif not isinstance(value, bool) and hasattr(value, "__index__"):
         seed = operator.index(value)
     if not 0 <= seed < SEEDS:
-        shown = json.dumps(value, default=repr)
+        huge = isinstance(value, int) and value.bit_length() > 999
+        shown = "a larger number" if huge else json.dumps(value, default=repr)
         raise RecipeError(
             f"{where} = {shown if len(shown) <= 60 else shown[:57] + '...'}: "
             f"must be a whole number from 0 to {SEEDS - 1} (2^64 - 1)."

@@ -93,7 +93,7 @@ def test_drawn_on_the_cpu_then_moved() -> None:
 
 @pytest.mark.parametrize("seed", [0, 2**53, 2**53 + 1, 2**63, 2**64 - 1])
 def test_every_seed_is_read_from_both_of_its_forms(seed: int) -> None:
-    assert read_seed(seed) == read_seed(str(seed)) == read_seed(written_seed(seed)) == seed
+    assert read_seed(seed) == read_seed(written_seed(seed)) == seed
     assert isinstance(written_seed(seed), str) is (seed > 2**53)
     assert json.loads(json_text({"seed": seed, "more": [(seed,)]})) == {
         "seed": written_seed(seed), "more": [[written_seed(seed)]]
@@ -101,7 +101,10 @@ def test_every_seed_is_read_from_both_of_its_forms(seed: int) -> None:
     assert torch.isfinite(Seeds((seed,)).normal((3,), "z")).all()
 
 
-@pytest.mark.parametrize("value", [-1, 2**64, "-1", "", "1e3", "٣", 7.0, True, None, "9" * 9999])
+@pytest.mark.parametrize(
+    "value",
+    [-1, 2**64, str(2**64), "7", "-1", "", "1e30", "٣" * 18, 7.0, True, None, "9" * 9999, 10**5000],
+)
 def test_what_is_no_seed_is_refused_with_the_limit(value: Any) -> None:
     with pytest.raises(RecipeError, match=r"whole number from 0 to 18446744073709551615") as caught:
         read_seed(value)

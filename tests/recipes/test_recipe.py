@@ -178,7 +178,7 @@ def _read(text: str, *overrides: str) -> Recipe:
         ("flag = 1", "edit.toml: flag = 1: input should be a valid boolean."),
         ("method = 'adm'", "edit.toml: method = \"adm\": input should be 'adam' or 'plain'."),
         ("images = 'a.png'", 'edit.toml: images = "a.png": input should be a valid array.'),
-        ("seed = '7.0'", 'edit.toml: seed = "7.0": must be a whole number from 0 to 184'),
+        ("seed = '7'", 'edit.toml: seed = "7": must be a whole number from 0 to 184'),
         ("seed = true", "edit.toml: seed = true: must be a whole number from 0 to 184"),
         (
             "seed = -1",
