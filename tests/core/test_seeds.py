@@ -103,12 +103,17 @@ def test_every_seed_is_read_from_both_of_its_forms(seed: int) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    [-1, 2**64, str(2**64), "7", "-1", "", "1e30", "٣" * 18, 7.0, True, None, "9" * 9999, 10**5000],
+    [-1, 2**64, str(2**64), "7", "-1", "", "1e30", "٣" * 18, 7.0, True, None, "9" * 9999, 10**40],
 )
 def test_what_is_no_seed_is_refused_with_the_limit(value: Any) -> None:
     with pytest.raises(RecipeError, match=r"whole number from 0 to 18446744073709551615") as caught:
         read_seed(value)
     assert len(str(caught.value)) < 200
+
+
+def test_a_number_too_long_to_write_is_refused() -> None:
+    with pytest.raises(RecipeError, match="seed = a larger number: must be a whole number"):
+        read_seed(10**5000)
 
 
 def test_after_the_last_seed_comes_0_again(caplog: pytest.LogCaptureFixture) -> None:
