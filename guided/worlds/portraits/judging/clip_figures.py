@@ -94,10 +94,10 @@ def figures(
     found |= _near(gallery, embed, words)
     found |= _wrong(gallery, embed, words)
     found |= _denials(gallery, embed, words)
-    found["paraphrases"] = _paraphrased(gallery, embed, PARAPHRASES)
+    found["paraphrases"] = paraphrased(gallery, embed, PARAPHRASES)
     if words is TRAIN:
-        found |= _free_zero_shot(gallery, embed)
-        found["free_paraphrases"] = _paraphrased(gallery, embed, FREE_PARAPHRASES)
+        found |= free_zero_shot(gallery, embed)
+        found["free_paraphrases"] = paraphrased(gallery, embed, FREE_PARAPHRASES)
     return found
 
 
@@ -176,7 +176,7 @@ def _zero_shot(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str,
     return found
 
 
-def _free_zero_shot(gallery: Gallery, embed: Embed) -> dict[str, Figure]:
+def free_zero_shot(gallery: Gallery, embed: Embed) -> dict[str, Figure]:
     """Zero-shot accuracy by prompts in everyday words, of every visible attribute but signs."""
     rows, found = {}, {}
     for key, prompts in FREE_PROMPTS.items():
@@ -251,7 +251,7 @@ def _denials(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str, F
     return {"denial": Figure(rate(torch.cat(hits)), 0.5)}
 
 
-def _paraphrased(gallery: Gallery, embed: Embed, texts: Sequence[Paraphrase]) -> Figure:
+def paraphrased(gallery: Gallery, embed: Embed, texts: Sequence[Paraphrase]) -> Figure:
     """How often a true picture scores above a false one for texts in words of their own."""
     true = torch.from_numpy(claims_matrix(texts, gallery.people))
     scores = gallery.seen @ embed([said.text for said in texts]).T
