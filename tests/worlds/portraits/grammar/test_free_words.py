@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+import guided.worlds.portraits
 from guided.worlds.portraits import KEYS, UNSEEN_WORDS, VALUES
 from guided.worlds.portraits.grammar.frames import TRAIN, Mention, phrase, templates
 from guided.worlds.portraits.grammar.free_words import (
@@ -125,3 +127,12 @@ def test_edits_are_spread_over_the_attributes() -> None:
     asked = Counter(claim.key for said in FREE_EDITS for claim in said.claims)
     assert set(asked) == set(KEYS) - {"sign"}
     assert max(asked.values()) <= 4
+
+
+def test_only_judges_import_them() -> None:
+    package = Path(guided.worlds.portraits.__file__).parent
+    users = [
+        file for file in package.rglob("*.py") if "grammar.free_words" in file.read_text("utf-8")
+    ]
+    assert users
+    assert {file.relative_to(package).parts[0] for file in users} == {"judging"}
