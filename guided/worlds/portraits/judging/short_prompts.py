@@ -53,8 +53,8 @@ def names_pair(said: Claiming) -> bool:
     """Whether both values of a pair that training never shows are named, and no others for them."""
     named = {claim.key: claim.allowed for claim in said.claims}
     return any(
-        all(named.get(key) == {value} for key, value in pair) for pair in HELD_OUT_PAIRS
-    )  # fmt: skip
+        all(named.get(key) == frozenset({value}) for key, value in pair) for pair in HELD_OUT_PAIRS
+    )
 
 
 def caption_prompts(number: int, count: int, *, pairs: bool = False) -> list[ShortPrompt]:

@@ -37,12 +37,12 @@ def line(label: str, count: int, row: ShortRow) -> str:
     """One line of the table."""
     worst = min(row.made.by_key, key=lambda key: row.made.by_key[key].value)
     cells = [
-        f"{name} {getattr(row.made, name)} floor {getattr(row.floor, name).value:.3f} "
+        f"{word} {getattr(row.made, name)} floor {getattr(row.floor, name).value:.3f} "
         f"ceiling {getattr(row.ceiling, name).value:.3f}"
-        for name in ("met", "whole")
+        for word, name in (("met", "met"), ("all", "whole"))
     ]
     least = row.made.by_key[worst]
-    table = "  ".join(cells).replace("whole", "all")
+    table = "  ".join(cells)
     return f"{label:10s} {count:5d}  {table}  least {worst} {least.value:.2f} of {least.count}"
 
 
