@@ -32,13 +32,18 @@ def cfg_key(default: float) -> Any:
     return option("classifier-free guidance, 1 is none", default, ge=1)
 
 
+def steps_key(default: int) -> Any:
+    """The key ``steps``."""
+    return option("denoising steps", default, ge=1, le=1000, was="denoise_steps")
+
+
 class DenoisingEditor(Editor):
     """A method that noises an image and denoises it again, told what to change."""
 
     draws: ClassVar[str] = "denoiser"
     tried: ClassVar[Sequence[float]] = (0.4, 0.6, 0.8, 1.0, 1.2, 1.5)
 
-    steps: int = option("denoising steps", 30, ge=1, le=1000, was="denoise_steps")
+    steps: int = steps_key(30)
     cfg: float = cfg_key(5.0)
 
     def size(self, models: Models) -> int | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from guided.core.keys import option
 from guided.core.run import Step
 from guided.editing.base import EditState, Sources
-from guided.editing.denoising import DenoisingEditor, cfg_key
+from guided.editing.denoising import DenoisingEditor, cfg_key, steps_key
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,9 @@ class TextDiff(DenoisingEditor):
     """One inversion for all prompts and strengths; below 0 the embedding turns the other way."""
 
     has_opposite: ClassVar[bool] = True
+    tried: ClassVar[Sequence[float]] = (0.6, 1.0, 1.4)
 
+    steps: int = steps_key(12)
     cfg: float = cfg_key(2.0)
     max_angle: float = option(
         "the part of a right angle that strength 1 turns by", 0.35, gt=0, le=1

@@ -6,11 +6,21 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+
+class TextReading(NamedTuple):
+    """Texts token by token: ``states`` [N, L, W] after the last norm, ``mask`` [N, L] bool (up to
+    the end token), and the features ``pooled`` [N, D], not normalised.
+    """
+
+    states: Tensor
+    mask: Tensor
+    pooled: Tensor
 
 
 def is_causal(parts: Any) -> bool:
@@ -32,6 +42,19 @@ def end_positions(parts: Any, ids: Tensor) -> Tensor:
     if _pool(parts) == "eos":
         return (ids == getattr(parts, "text_eos_id", getattr(parts, "eos_id", 0))).int().argmax(-1)
     return ids.argmax(-1)
+
+
+def read_texts(parts: Any, ids: Tensor) -> TextReading:
+    """What a tower without an own way to pool reads in ids [N, L]: states and features."""
+    length = ids.shape[1]
+    dtype = parts.transformer.get_cast_dtype()
+    x = parts.token_embedding(ids).to(dtype) + parts.positional_embedding[:length].to(dtype)
+    x = parts.transformer(x, attn_mask=parts.attn_mask[:length, :length].to(dtype))
+    states = parts.ln_final(x)
+    ends = end_positions(parts, ids)
+    mask = torch.arange(length, device=ids.device) <= ends[:, None]
+    pooled = states[torch.arange(len(x), device=x.device), ends] @ parts.text_projection
+    return TextReading(states, mask, pooled)
 
 
 def encode_causal(parts: Any, ids: Tensor) -> Tensor:

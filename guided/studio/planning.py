@@ -35,7 +35,8 @@ def plan(recipe: Recipe) -> RunPlan:
     """What running the recipe will need and write; nothing is loaded.
 
     A verb needs the roles its module lists in ``NEEDS`` and those its options are named after, or
-    those its ``needs(options)`` gives where that depends on them.
+    those its ``needs(options)`` gives where that depends on them.  Where it has
+    ``settle(options, kit)``, that first makes the choices which depend on the kit.
 
     Raises:
         UsageError: an unknown kit, or a dtype or offload that no model takes.
@@ -53,14 +54,16 @@ def needs_of_recipe(recipe: Recipe, *, whole: bool = False) -> list[Need]:
         UsageError: an unknown kit, or a text that can be no model's name.
         CannotDo: a model made for another role.
     """
-    module, options = task_module(recipe.task), recipe.options
+    module, options, kit = task_module(recipe.task), recipe.options, kit_of(recipe)
+    if hasattr(module, "settle"):
+        options = module.settle(options, kit)
     chosen = chosen_by(options)
     if hasattr(module, "needs"):
         roles = module.needs(options)
     else:
         named = [role for role in ROLES if OPTIONS.get(role, role) in type(options).model_fields]
         roles = [*getattr(module, "NEEDS", ()), *named]
-    return needs_of(roles, chosen, kit_of(recipe), whole=whole)
+    return needs_of(roles, chosen, kit, whole=whole)
 
 
 def check_placement(recipe: Recipe, needs: Sequence[Need]) -> None:

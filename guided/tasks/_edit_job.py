@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from guided.tasks._edit_inputs import LATENT_FILES, Opening, Subject, open_mask,
 from guided.tasks._edit_options import EditOptions, losses_of
 from guided.tasks._edit_outputs import Edited, Outputs
 from guided.tasks._ledger import Ledger
+from guided.tasks._method_tables import table_of
 from guided.tasks.base import TaskContext
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class EditJob:
-    """One run of the verb: options, method, models, and what gathers on the way."""
+    """One run of the verb: options, method, models, and what gathers on the way.
+
+    ``further`` are the methods to try where CLIP does not agree.
+    """
 
     options: EditOptions
     ctx: TaskContext
@@ -47,10 +51,12 @@ class EditJob:
     masks: dict[str, Image.Image] = field(default_factory=dict)
     errors: list[dict[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    further: Sequence[str] = ()
     _last: tuple[tuple[int, ...], EditState] | None = None
+    _others: dict[str, EditJob] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, options: EditOptions, ctx: TaskContext) -> EditJob:
+    def of(cls, options: EditOptions, ctx: TaskContext, further: Sequence[str] = ()) -> EditJob:
         """The job, with no model loaded yet."""
         editor = options.editor
         styleclip = getattr(editor, "preprocess", "") == "styleclip"
@@ -59,7 +65,8 @@ class EditJob:
         )
         if not options.prompt and editor.needs_prompt:
             editor = SavedChange()
-        return cls(options, ctx, editor, models, Outputs(Ledger(ctx, 0), options, set()))
+        outputs = Outputs(Ledger(ctx, 0), options, set())
+        return cls(options, ctx, editor, models, outputs, further=further)
 
     @property
     def world(self) -> World:
@@ -94,8 +101,8 @@ class EditJob:
         subjects: list[Subject] = []
         for position, file in enumerate(files):
             try:
+                self._warn_of_stranger(file)
                 if latent:
-                    self._warn_of_stranger(file)
                     subjects += opening.subject(file, position)
                 else:
                     subjects.append(self._whole(file, size))
@@ -167,7 +174,35 @@ class EditJob:
     def edited(
         self, subjects: Sequence[Subject], chunk: Sequence[tuple[int, str]]
     ) -> Stream[Step[Any], None, list[dict[str, Any]]]:
-        """The answer's entries of a batch of subjects with prompts."""
+        """The answer's entries of a batch of subjects with prompts.
+
+        Where CLIP does not agree with an edit, it is done again by each of the further methods, and
+        the one that CLIP finds nearer to the prompt is taken.
+        """
+        edits = yield from self.edits(subjects, chunk)
+        for method in self.further:
+            rows = [i for i, edit in enumerate(edits) if not edit.metrics.get("agrees", True)]
+            if not rows:
+                break
+            others = yield from self.by(method).edits(subjects, [chunk[i] for i in rows])
+            for row, other in zip(rows, others, strict=True):
+                edits[row] = edits[row].or_rather(other)
+        return [self.outputs.add(edit) for edit in edits]
+
+    def by(self, method: str) -> EditJob:
+        """The same run with another method, its usual options and its usual strength."""
+        if method not in self._others:
+            update = {"method": method, "strength": 1.0, table_of(self.options.method): None}
+            options = self.options.model_copy(update=update)
+            self._others[method] = replace(
+                self, options=options, editor=options.editor, further=(), _last=None
+            )
+        return self._others[method]
+
+    def edits(
+        self, subjects: Sequence[Subject], chunk: Sequence[tuple[int, str]]
+    ) -> Stream[Step[Any], None, list[Edited]]:
+        """The edits of a batch of subjects with prompts, not saved yet."""
         prompts = [prompt for _, prompt in chunk]
         rows = [subjects[i] for i, _ in chunk]
         state = yield from self._state(subjects, [i for i, _ in chunk])
@@ -185,7 +220,7 @@ class EditJob:
                 self.editor, state, prompts, metrics.texts, lambda images: kept(images, region)
             )
         else:
-            strength, features = float(self.options.strength), None
+            strength, features = float(self.options.strength or 0), None
             strengths, sweep = [strength] * len(rows), [strength, *sweep]
         swept = yield from self._swept(state, prompts, sweep)
         sweeps = [kept(images, region) for images in swept]
@@ -195,7 +230,7 @@ class EditJob:
         told = metrics.figures(before, after, state.features_of(before), features)
         figures = self._figures(state, told, before, after)
         sheets = [to_images(images) for images in sweeps]
-        entries = []
+        edits = []
         both = zip(to_images(before), to_images(after), strict=True)
         for i, (old, new) in enumerate(both):
             frames = yield from self._frames(state, i, prompts[i], strengths[i], region)
@@ -204,8 +239,8 @@ class EditJob:
                 figures[i], state.change(i, prompts[i]), region is not None,
                 [sheet[i] for sheet in sheets], frames,
             )  # fmt: skip
-            entries.append(self.outputs.add(edit))
-        return entries
+            edits.append(edit)
+        return edits
 
     def _state(
         self, subjects: Sequence[Subject], rows: Sequence[int]

@@ -13,7 +13,7 @@ from guided.editing import ALIASES, EDITORS
 from guided.editing.base import Editor
 from guided.errors import UsageError
 from guided.tasks._edit_inputs import Faces
-from guided.tasks._method_tables import AUTO, MethodOptions, with_tables
+from guided.tasks._method_tables import AUTO, MethodOptions, table_of, with_tables
 from guided.tasks.base import argument, option, recipe_only
 
 
@@ -22,19 +22,21 @@ class EditOptions(MethodOptions):
 
     registry = EDITORS
     renamed = ALIASES
-    choice = ("delta", "optimise")
+    choice = ("text-diff", "delta", "optimise")
 
     images: list[Path] = argument(
         "pictures, folders of them or saved latents; none edits random portraits", []
     )
     prompt: list[str] = option("what to change to, as 'TEXT' or 'TEXT | TEXT::WEIGHT'", [])
     method: str = option(
-        "how to find the change (guided list editors); auto: delta where the kit has such a "
-        "mapper and no losses or options of a search are given, else optimise", AUTO,
+        "how to find the change (guided list editors); auto: text-diff where the kit can, and "
+        "directional where CLIP does not agree with it; else delta or optimise", AUTO,
     )  # fmt: skip
-    strength: float | Literal["auto"] = option(
-        "0 is the original, 1 the edit, negative the opposite; auto the least CLIP agrees with", 1.0
-    )
+    fast: bool = option("without a method: the quickest one, and no second try", False)
+    strength: float | Literal["auto"] | None = option(
+        "0 is the original, 1 the edit, negative the opposite; auto, which the method auto takes, "
+        "the least that CLIP agrees with", None,
+    )  # fmt: skip
     count: int = option("random portraits when no picture is given", 1, ge=1, le=256)
     mask: Path | None = option("picture that is white where the edit may change things", None)
     landmarks: list[str] = option("4 points of the face, x,y,... or a .json file, per picture", [])
@@ -94,25 +96,62 @@ def check_losses_of(options: EditOptions) -> None:
 
 
 def resolve_method(options: EditOptions, kit: Container[str]) -> EditOptions:
-    """The options with the method that ``auto`` stands for.
+    """The options with the method and the strength that ``auto`` stands for.
 
-    That is ``delta`` where one is named, or ``kit`` has that role, for its own generator and CLIP,
-    and no losses and no options of a search are given; else ``optimise``.
+    That is ``text-diff`` where ``kit`` draws from embeddings of pictures (it has a prior), a whole
+    picture and words are given, and nothing that only changes of latents or a search can do; else
+    ``delta`` where one is named, or ``kit`` has that role, for its own generator and CLIP, and no
+    losses and no options of a search are given; else ``optimise``.
     """
     if options.method != AUTO:
-        return options
-    delta, search = (getattr(options, name) or EDITORS.load(name)() for name in EditOptions.choice)
+        return options if options.strength is not None else _changed(options, strength=1.0)
+    turn, delta, search = (
+        getattr(options, table_of(name)) or EDITORS.load(name)() for name in EditOptions.choice
+    )
+    searching = bool(options.loss) or _says(search, beside=(turn, delta))
     own = options.generator or options.scorer
     mapped = delta.delta or (not own and "delta" in kit)
-    fields = type(search).model_fields
-    keys = fields.keys() - type(delta).model_fields.keys()
-    changed = any(getattr(search, key) != fields[key].get_default() for key in keys)
-    method = "delta" if mapped and not options.loss and not changed else "optimise"
-    tables = {"delta": delta, "optimise": search}
-    return options.model_copy(
-        update={"method": method, **{name: table if name == method else None
-                                     for name, table in tables.items()}}
+    if not searching and not _of_latents(options) and "denoiser" in kit and "prior" in kit:
+        method = "text-diff"
+    else:
+        searching = searching or _says(search, beside=(delta,))
+        method = "delta" if mapped and not searching else "optimise"
+    auto = method == "text-diff" and options.strength is None
+    tables = {
+        table_of(name): table if name == method else None
+        for name, table in zip(EditOptions.choice, (turn, delta, search), strict=True)
+    }
+    strength = options.strength if options.strength is not None else 1.0
+    return _changed(options, method=method, strength="auto" if auto else strength, **tables)
+
+
+def second_methods(options: EditOptions, kit: Container[str]) -> tuple[str, ...]:
+    """The methods to try where CLIP does not agree with the one that ``auto`` took."""
+    chosen = resolve_method(options, kit)
+    again = options.method == AUTO and chosen.method == "text-diff" and chosen.strength == "auto"
+    return ("directional",) if again and "latent_scorer" in kit else ()
+
+
+def _of_latents(options: EditOptions) -> bool:
+    """Whether something is asked for that only a generator's latents can do, or the quick way."""
+    named = options.generator or options.inverter or options.denoiser or options.scorer
+    latent = any(image.suffix.lower() == ".safetensors" for image in options.images)
+    face = options.landmarks or options.face is not None or options.faces != "auto"
+    return bool(
+        options.fast or options.gif or named or latent or face
+        or not options.images or not options.prompt
     )  # fmt: skip
+
+
+def _says(editor: Editor, beside: Sequence[Editor]) -> bool:
+    """Whether a method's options, but for those that others have too, say anything."""
+    fields = type(editor).model_fields
+    shared = {key for other in beside for key in type(other).model_fields}
+    return any(getattr(editor, key) != fields[key].get_default() for key in fields.keys() - shared)
+
+
+def _changed(options: EditOptions, **changes: object) -> EditOptions:
+    return options.model_copy(update=changes)
 
 
 def expand_folders(files: Sequence[Path]) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,8 @@ class Edited:
     """One finished edit: the subject, the prompt, the method, the strength, and its pictures.
 
     ``change`` is the change of its latent, where it has one; ``masked`` says that other pixels were
-    put back outside of a mask; ``sweep`` and ``frames`` are further strengths.
+    put back outside of a mask; ``sweep`` and ``frames`` are further strengths; ``tried`` are the
+    methods that CLIP agreed with less, before this one.
     """
 
     subject: Subject
@@ -39,6 +40,13 @@ class Edited:
     masked: bool
     sweep: Sequence[Image.Image]
     frames: Sequence[Image.Image]
+    tried: Sequence[str] = ()
+
+    def or_rather(self, other: Edited) -> Edited:
+        """This or the same edit by another method: what CLIP agrees with, or likes more."""
+        own, its = ((e.metrics["agrees"], e.metrics["clip_after"]) for e in (self, other))
+        best, worse = (other, self) if its > own else (self, other)
+        return replace(best, tried=(*self.tried, worse.method))
 
     def whole(self, paste: Any) -> Image.Image:
         """The edited picture, put back into the photograph where it came from one."""
@@ -69,6 +77,8 @@ class Outputs:
             "file": edit.subject.file, "prompt": edit.prompt, "method": edit.method,
             "image": image, "strength": edit.strength, "metrics": edit.metrics,
         }  # fmt: skip
+        if edit.tried:
+            entry["tried"] = list(edit.tried)
         if edit.change is not None and latent is not None:
             entry["latent"] = self.ledger.write(latent, pack_delta(edit.change))
         if self.options.strip:

@@ -27,26 +27,29 @@ from guided.tasks._edit_options import (
     expand_folders,
     losses_of,
     resolve_method,
+    second_methods,
 )
 from guided.tasks.base import Steps, TaskContext, warn_idle
 
 __all__ = ["Options", "check", "needs", "run"]
 
 
+settle = resolve_method
+
+
 def needs(options: EditOptions) -> tuple[str, ...]:
-    """The roles this verb loads a model for."""
+    """The roles this verb loads a model for, by options that are settled."""
     if not EDITORS.is_at_hand(options.method):
         return ()
-    # A kit without a delta mapper is passed over.
-    settled = resolve_method(options, {"delta"})
-    editor = settled.editor
+    options = resolve_method(options, {})
+    editor = options.editor
     own = [role for role in editor.roles() if options.prompt or role != "delta"]
     roles = own[:1]
     if options.prompt or options.strength == "auto":
         roles.append("scorer")
     if isinstance(editor, LatentEditor) and editor.invert != "optimise":
         roles += ["inverter"] if any(map(needs_inversion, options.images)) else []
-    losses = loss_roles(losses_of(resolve_method(options, {})))
+    losses = loss_roles(losses_of(options))
     roles += [role for role in losses if role != "scorer"]
     return tuple(dict.fromkeys([*roles, *own]))
 
@@ -122,11 +125,12 @@ def run(options: EditOptions, ctx: TaskContext) -> Steps:
     from guided.tasks._edit_outputs import means
     from guided.tasks._ledger import Ledger, source_of
 
+    further = second_methods(options, ctx.kit)
     options = resolve_method(options, ctx.kit)
     options = options.model_copy(update={"images": expand_folders(options.images)})
     check(options, ctx)
     _warn_idle(options)
-    job = EditJob.of(options, ctx)
+    job = EditJob.of(options, ctx, further)
     subjects = yield from job.open_subjects()
     if not subjects:
         return Result(job.answer([]))

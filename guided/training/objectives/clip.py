@@ -11,7 +11,7 @@ import logging
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
@@ -25,7 +25,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedTokenizerFast
 
 from guided.core.long_texts import report_long
-from guided.nets.clip_text import encode_trimmed
+from guided.errors import CannotDo
+from guided.nets.clip_text import TextReading, encode_trimmed, read_texts
 from guided.training.clip_bundle import (
     CONFIG_FILE,
     END_ID,
@@ -78,30 +79,36 @@ class ClipSettings(ObjectiveSettings):
         1.0, ge=0, le=2, description="how far images of your own are cropped, lit and mirrored"
     )
     noise: float = Field(0.02, ge=0, description="standard deviation of pixel noise")
+    lock_image: bool = Field(
+        False, description="train the text tower alone, on the image tower of the weights to start"
+    )
 
 
 @dataclass
 class ClipBatch:
     """Images uint8 [B, 3, H, W], token ids [N, L], which texts are true of which images [B, N], and
-    the seed of the pixels' noise.
+    the seed of the pixels' noise; ``kept`` [M, L] are token ids of texts that are to be read as
+    they were before.
     """
 
     pixels: Tensor
     tokens: Tensor
     true: Tensor
     seed: Tensor
+    kept: Tensor | None = field(default=None, kw_only=True)
 
 
 @dataclass(frozen=True)
 class ClipOutput:
     """Embeddings of images [B, D] and texts [N, D], not normalized; the softmax's log scale, the
-    sigmoid's, and its bias, [3]; what further heads say.
+    sigmoid's, and its bias, [3]; what further heads say; how the kept texts are read.
     """
 
     images: Tensor
     texts: Tensor
     scales: Tensor
     heads: tuple[Tensor, ...] = ()
+    kept: TextReading | None = None
 
 
 class Similarities(NamedTuple):
@@ -121,23 +128,43 @@ class ClipTowers(nn.Module):
     def __init__(self, clip: nn.Module) -> None:
         super().__init__()
         self.clip = clip
+        self.locked = False
         self.sigmoid_scale = nn.Parameter(torch.tensor(math.log(10.0)))
         self.sigmoid_bias = nn.Parameter(torch.tensor(-3.0))
 
-    def forward(self, images: Tensor, tokens: Tensor, chunk: int = 0) -> ClipOutput:
-        """Embeddings of normalized images [B, 3, H, W] and tokens [N, L]."""
+    def lock_image_tower(self) -> None:
+        """Train the text tower alone. Source: Zhai et al. 2022 (LiT)."""
         clip: Any = self.clip
-        encode = clip.encode_image
-        if chunk and self.training and len(images) > chunk:
-            chunks = torch.split(images, chunk)
-            parts = [checkpoint(encode, part, use_reentrant=False) for part in chunks]
-            pictures = torch.cat(parts)
-        else:
-            pictures = encode(images)
+        clip.visual.requires_grad_(False)
+        self.locked = True
+
+    def forward(
+        self, images: Tensor, tokens: Tensor, chunk: int = 0, kept: Tensor | None = None
+    ) -> ClipOutput:
+        """Embeddings of normalized images [B, 3, H, W] and tokens [N, L]; kept texts [M, L]."""
+        clip: Any = self.clip
+        pictures = self._embed_images(images, chunk)
         scales = torch.stack([clip.logit_scale, self.sigmoid_scale, self.sigmoid_bias])
         with sdpa_kernel(TEXT_ATTENTION if tokens.device.type == "cpu" else ANY_ATTENTION):
             texts = encode_trimmed(clip, tokens, buckets=4)
-        return ClipOutput(pictures, texts, scales, self.helpers(pictures, texts))
+            reading = None if kept is None else read_texts(clip, kept)
+        return ClipOutput(pictures, texts, scales, self.helpers(pictures, texts), reading)
+
+    def _embed_images(self, images: Tensor, chunk: int) -> Tensor:
+        """Embeddings [B, D] of images, ``chunk`` at a time where that saves memory."""
+        clip: Any = self.clip
+        encode = clip.encode_image
+        if self.locked:
+            clip.visual.eval()
+            with torch.no_grad():
+                embedded: Tensor = encode(images)
+        elif chunk and self.training and len(images) > chunk:
+            chunks = torch.split(images, chunk)
+            parts = [checkpoint(encode, part, use_reentrant=False) for part in chunks]
+            embedded = torch.cat(parts)
+        else:
+            embedded = encode(images)
+        return embedded
 
     def helpers(self, images: Tensor, texts: Tensor) -> tuple[Tensor, ...]:
         """What helper heads say of both embeddings; here there are none."""
@@ -182,11 +209,17 @@ class ClipTraining(PairObjective[BatchT]):
 
     def build(self) -> nn.Module:
         """The two towers."""
-        return self.towers(open_clip.CLIP(**self.configuration)).to(
-            memory_format=torch.channels_last
-        )
+        towers = self.towers(open_clip.CLIP(**self.configuration))
+        if self.settings.lock_image:
+            if self.ctx.start is None:
+                raise CannotDo(
+                    "lock_image = true trains the text tower on an image tower that is there.",
+                    hint="Name that CLIP's weights: --set start=FOLDER/open_clip_model.safetensors",
+                )
+            towers.lock_image_tower()
+        return towers.to(memory_format=torch.channels_last)
 
-    def towers(self, clip: nn.Module) -> nn.Module:
+    def towers(self, clip: nn.Module) -> ClipTowers:
         """A CLIP as it is trained."""
         return ClipTowers(clip)
 
@@ -198,7 +231,7 @@ class ClipTraining(PairObjective[BatchT]):
             noise = torch.randn(images.shape, generator=stream, device=images.device)
             images = images + 2 * self.settings.noise * noise
         images = images.contiguous(memory_format=torch.channels_last)
-        output: ClipOutput = model(images, batch.tokens, self.settings.chunk)
+        output: ClipOutput = model(images, batch.tokens, self.settings.chunk, batch.kept)
         pictures = F.normalize(output.images.float(), dim=1)
         texts = F.normalize(output.texts.float(), dim=1)
         scale, sigmoid_scale, bias = output.scales[0].clamp(max=math.log(100)), *output.scales[1:]

@@ -178,7 +178,7 @@ def _about(
     portrait: Portrait, keys: Sequence[str], style: CaptionStyle, draw: Draw, negation: float
 ) -> Caption:
     frame = int(draw() * len(style.frames))
-    lead = int(draw() * 64)
+    lead = int(draw() * max(64, len(style.frames[frame].leads)))
     mentions = _mentions(portrait, keys, style.name, frame, draw, negation)
     return of_plan(CaptionPlan(style.name, frame, lead, mentions))
 

@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+from guided.worlds.portraits.grammar.free_phrases import (
+    FREE_LEADS,
+    FREE_STARTS,
+    FREE_SUBJECTS,
+    FREE_TABLE,
+    FREE_WORDS,
+)
 from guided.worlds.portraits.grammar.judge_phrases import JUDGE_TABLE, JUDGE_WORDS
 from guided.worlds.portraits.grammar.phrases import TRAIN_TABLE, TRAIN_WORDS, Role, Table, Words
 from guided.worlds.portraits.grammar.terms import TOPICS, Term, kind
@@ -65,7 +72,7 @@ class CaptionStyle:
     words: Words
 
 
-_ARTICLE = re.compile(r"\b([Aa])(?= [aeiou])")
+_ARTICLE = re.compile(r"\b([Aa])(?= [aeiouAEIO])")
 
 
 def with_articles(text: str) -> str:
@@ -137,6 +144,17 @@ def _colon(lead: str, parts: list[tuple[Mention, str]]) -> str:
     return f"{lead}{'; '.join(text for _, text in parts)}."
 
 
+def _predicates(lead: str, parts: list[tuple[Mention, str]]) -> str:
+    """ "she has blue eyes and wears a cap"."""
+    return f"{lead} {_listed([text for _, text in parts])}"
+
+
+def _keywords(lead: str, parts: list[tuple[Mention, str]]) -> str:
+    """ "woman blue eyes red cap", as people type into a search."""
+    words = (re.sub(r"^(an?|the|some|one) ", "", text) for _, text in parts)
+    return lead + " ".join(words)
+
+
 TRAIN_LEADS = (
     "a {} person", "a {} person", "portrait of a {} person", "a portrait of a {} person",
     "a drawing of a {} person", "a {} character", "a cartoon of a {} person",
@@ -171,7 +189,24 @@ JUDGE = CaptionStyle(
     JUDGE_WORDS,
 )  # fmt: skip
 
-STYLES: Mapping[str, CaptionStyle] = {style.name: style for style in (TRAIN, JUDGE)}
+_KEYWORD_STARTS = ("", "", "", "portrait ", "face ", "person ", "man ", "woman ", "girl ", "boy ")
+
+#: Plain English, for the CLIP that guides, beside TRAIN.
+FREE = CaptionStyle(
+    "free",
+    (
+        Frame(FREE_LEADS, "modifier", _phrase, adjectives=True),
+        Frame(FREE_LEADS, "noun", _grouped, background="modifier", adjectives=True),
+        Frame(("somebody", "someone", "anybody", "a person"), "modifier", _phrase),
+        Frame(FREE_SUBJECTS, "verb", _predicates),
+        Frame(FREE_STARTS, "noun", _series),
+        Frame(_KEYWORD_STARTS, "noun", _keywords),
+    ),
+    FREE_TABLE,
+    FREE_WORDS,
+)  # fmt: skip
+
+STYLES: Mapping[str, CaptionStyle] = {style.name: style for style in (TRAIN, JUDGE, FREE)}
 
 
 @cache

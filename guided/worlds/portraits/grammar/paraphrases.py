@@ -19,12 +19,13 @@ class Paraphrase:
     claims: tuple[Claim, ...]
 
 
-def _p(text: str, **values: str) -> Paraphrase:
+def paraphrase(text: str, **values: str) -> Paraphrase:
     """A paraphrase; each key has its allowed values, separated by spaces."""
     claims = (Claim(key, frozenset(allowed.split())) for key, allowed in values.items())
     return Paraphrase(text, tuple(claims))
 
 
+_p = paraphrase
 _HATS = "beanie cap tophat"
 _LENSES = "round square sunglasses"
 

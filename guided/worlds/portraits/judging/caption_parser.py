@@ -13,10 +13,12 @@ from functools import cache
 from itertools import product
 
 from guided.worlds.portraits.grammar.claims import Claim
-from guided.worlds.portraits.grammar.frames import STYLES, Mention, phrase, synonyms, templates
+from guided.worlds.portraits.grammar.frames import Mention, phrase, synonyms, templates
 from guided.worlds.portraits.grammar.phrases import Role
 from guided.worlds.portraits.grammar.terms import TOPICS, Term, claims_of, terms
 
+#: Written captions are those of these styles; plain English is no measure of them.
+_STYLES = ("train", "judge")
 _ROLES: tuple[Role, ...] = ("adjective", "modifier", "noun", "verb", "clause")
 #: Words that claim nothing by themselves and belong to the frames around phrases.
 _FRAME = frozenset(
@@ -98,7 +100,7 @@ def _cut(words: Words) -> list[int]:
 def _phrases() -> tuple[dict[Words, tuple[Claim, ...]], int]:
     """Every phrase as words with its claims, and the number of words of the longest."""
     known: dict[Words, tuple[Claim, ...]] = {}
-    for style, topic in product(STYLES, TOPICS):
+    for style, topic in product(_STYLES, TOPICS):
         for term in terms(topic):
             for text in _sayings(style, topic, term):
                 known.setdefault(words_of(text), claims_of(topic, term))

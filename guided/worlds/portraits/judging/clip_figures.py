@@ -18,6 +18,7 @@ from guided.core.images import to_tensor
 from guided.core.protocols import Scorer
 from guided.judging.retrieval import (
     Rate,
+    ZeroShot,
     ZeroShotTable,
     both_ways,
     near_misses,
@@ -35,8 +36,9 @@ from guided.worlds.portraits.grammar.captions import (
     value_prompts,
 )
 from guided.worlds.portraits.grammar.claims import claims_matrix
-from guided.worlds.portraits.grammar.frames import STYLES, CaptionStyle
-from guided.worlds.portraits.grammar.paraphrases import PARAPHRASES
+from guided.worlds.portraits.grammar.frames import STYLES, TRAIN, CaptionStyle
+from guided.worlds.portraits.grammar.free_words import FREE_PARAPHRASES, FREE_PROMPTS
+from guided.worlds.portraits.grammar.paraphrases import PARAPHRASES, Paraphrase
 from guided.worlds.portraits.splits import Split
 
 MISSES = 99
@@ -77,7 +79,10 @@ class Gallery:
 def figures(
     scorer: Scorer, split: Split, style: str = "train", count: int = 1000
 ) -> dict[str, Figure]:
-    """Every figure of a CLIP on one split, by name; the style is that of its captions."""
+    """Every figure of a CLIP on one split, by name; the style is that of its captions.
+
+    In everyday words (``free_``) only a CLIP of the style "train" is asked.
+    """
     gallery = Gallery.of(scorer, split, count)
     words = STYLES[style]
 
@@ -89,7 +94,10 @@ def figures(
     found |= _near(gallery, embed, words)
     found |= _wrong(gallery, embed, words)
     found |= _denials(gallery, embed, words)
-    found |= _paraphrased(gallery, embed)
+    found["paraphrases"] = paraphrased(gallery, embed, PARAPHRASES)
+    if words is TRAIN:
+        found |= free_zero_shot(gallery, embed)
+        found["free_paraphrases"] = paraphrased(gallery, embed, FREE_PARAPHRASES)
     return found
 
 
@@ -113,10 +121,33 @@ def classifier(
 
     With ``prompts`` only so many of the first ones are used.
     """
-    rows = [
-        F.normalize(embed(value_prompts(key, v, style)[:prompts]), dim=1).mean(0) for v in values
-    ]
+    return _ensemble(embed, [value_prompts(key, value, style)[:prompts] for value in values])
+
+
+def _ensemble(embed: Embed, prompts: Sequence[Sequence[str]]) -> Tensor:
+    """Zero-shot weights [C, D] of each class's prompts."""
+    rows = [F.normalize(embed(texts), dim=1).mean(0) for texts in prompts]
     return F.normalize(torch.stack(rows), dim=1)
+
+
+def _classified(gallery: Gallery, key: str, values: Sequence[str], *weights: Tensor) -> list[
+    ZeroShot
+]:  # fmt: skip
+    """The zero-shot result of each set of weights, on portraits that show one of the values."""
+    shown = [
+        i
+        for i, person in enumerate(gallery.people)
+        if person.visible()[key] and person.attributes[key] in values
+    ]
+    truth = torch.tensor([values.index(str(gallery.people[i].attributes[key])) for i in shown])
+    return [zero_shot(gallery.seen[shown] @ each.T, truth, values) for each in weights]
+
+
+def _mean_over_keys(rows: dict[str, ZeroShot]) -> Figure:
+    """The mean accuracy over attributes; its interval reaches from the worst of them."""
+    table = ZeroShotTable(rows)
+    floor = float(np.mean([1 / len(row.labels) for row in rows.values()]))
+    return Figure(Rate(table.mean, len(rows), table.worst[1], 1.0), floor)
 
 
 def _zero_shot(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str, Figure]:
@@ -130,29 +161,29 @@ def _zero_shot(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str,
     tasks |= {"sign_seen": tuple(seen_words), "sign_unseen": UNSEEN_WORDS}
     for name, values in tasks.items():
         key = name.partition("_")[0] if name.startswith("sign") else name
-        shown = [
-            i
-            for i, person in enumerate(gallery.people)
-            if person.visible()[key] and person.attributes[key] in values
-        ]
-        truth = [values.index(str(gallery.people[i].attributes[key])) for i in shown]
         weights = classifier(embed, key, values, style)
-        result = zero_shot(gallery.seen[shown] @ weights.T, torch.tensor(truth), values)
-        found[f"zero_shot_{name}"] = Figure(result.accuracy, 1 / len(values))
-        if not name.startswith("sign"):
-            rows[name] = result
+        if name.startswith("sign"):
+            (result,) = _classified(gallery, key, values, weights)
+        else:
             one = classifier(embed, key, values, style, prompts=1)
-            single[name] = zero_shot(gallery.seen[shown] @ one.T, torch.tensor(truth), values)
-    table = ZeroShotTable(rows)
-    mean = Rate(table.mean, len(rows), table.worst[1], 1.0)
-    floor = float(np.mean([1 / len(VALUES[key]) for key in rows]))
-    worst = rows[table.worst[0]].accuracy
-    found["zero_shot_mean"] = Figure(mean, floor)
-    one_prompt = ZeroShotTable(single)
-    low = Rate(one_prompt.mean, len(single), one_prompt.worst[1], 1.0)
-    found["zero_shot_one_prompt"] = Figure(low, floor)
-    found["zero_shot_worst"] = Figure(worst, 1 / len(VALUES[table.worst[0]]))
+            result, single[name] = _classified(gallery, key, values, weights, one)
+            rows[name] = result
+        found[f"zero_shot_{name}"] = Figure(result.accuracy, 1 / len(values))
+    found["zero_shot_mean"] = _mean_over_keys(rows)
+    found["zero_shot_one_prompt"] = _mean_over_keys(single)
+    worst = ZeroShotTable(rows).worst[0]
+    found["zero_shot_worst"] = Figure(rows[worst].accuracy, 1 / len(VALUES[worst]))
     return found
+
+
+def free_zero_shot(gallery: Gallery, embed: Embed) -> dict[str, Figure]:
+    """Zero-shot accuracy by prompts in everyday words, of every visible attribute but signs."""
+    rows, found = {}, {}
+    for key, prompts in FREE_PROMPTS.items():
+        weights = _ensemble(embed, list(prompts.values()))
+        (rows[key],) = _classified(gallery, key, tuple(prompts), weights)
+        found[f"free_zero_shot_{key}"] = Figure(rows[key].accuracy, 1 / len(prompts))
+    return {**found, "free_zero_shot_mean": _mean_over_keys(rows)}
 
 
 def _near(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str, Figure]:
@@ -220,14 +251,14 @@ def _denials(gallery: Gallery, embed: Embed, style: CaptionStyle) -> dict[str, F
     return {"denial": Figure(rate(torch.cat(hits)), 0.5)}
 
 
-def _paraphrased(gallery: Gallery, embed: Embed) -> dict[str, Figure]:
-    """How often a true picture scores above a false one for captions in words of their own."""
-    true = torch.from_numpy(claims_matrix(PARAPHRASES, gallery.people))
-    scores = gallery.seen @ embed([said.text for said in PARAPHRASES]).T
+def paraphrased(gallery: Gallery, embed: Embed, texts: Sequence[Paraphrase]) -> Figure:
+    """How often a true picture scores above a false one for texts in words of their own."""
+    true = torch.from_numpy(claims_matrix(texts, gallery.people))
+    scores = gallery.seen @ embed([said.text for said in texts]).T
     wins = []
-    for column in range(len(PARAPHRASES)):
+    for column in range(len(texts)):
         hits, others = scores[true[:, column], column], scores[~true[:, column], column]
         if len(hits) and len(others):
             above = (hits[:, None] > others).double() + 0.5 * (hits[:, None] == others).double()
             wins.append(above.mean())
-    return {"paraphrases": Figure(rate(torch.stack(wins)), 0.5)}
+    return Figure(rate(torch.stack(wins)), 0.5)

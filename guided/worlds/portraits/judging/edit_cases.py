@@ -6,9 +6,10 @@ pixels that may change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
+from itertools import product
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from torch import Tensor
 from guided.core.images import to_tensor
 from guided.worlds.portraits import KEYS, Portrait, draw, held_out_pairs_of, sample
 from guided.worlds.portraits.attributes import COLORS
+from guided.worlds.portraits.grammar.free_words import FREE_EDITS
+from guided.worlds.portraits.grammar.paraphrases import Paraphrase
 
 #: World seeds of judged portraits, of the portraits that baselines are tuned on, and how far apart
 #: the seeds of a benchmark's repetitions are.
@@ -30,7 +33,7 @@ class Edit:
     """What to change: ``prompt`` and ``neutral`` in words, ``changes`` as attributes and values.
 
     ``text`` says the prompt in one sentence, for methods that take no more; ``given`` is what the
-    source must show.
+    source must show; ``also`` are further values that the prompt is true of.
     """
 
     name: str
@@ -39,6 +42,7 @@ class Edit:
     neutral: str = "a person"
     given: tuple[tuple[str, str], ...] = ()
     sentence: str = ""
+    also: tuple[tuple[str, str], ...] = ()
 
     @property
     def text(self) -> str:
@@ -56,23 +60,47 @@ class Edit:
         Results that show a pair of values which no training portrait has are left out.
         """
         has = source.attributes
-        if any(has[key] == value for key, value in self.changes):
+        if any(has[key] in self._values(key, value) for key, value in self.changes):
             return False
         if any(has[key] != value for key, value in self.given):
             return False
         found = self.truths(source)
         return bool(found) and all(found[0].visible()[key] for key, _ in self.changes)
 
+    def reached(self, attributes: Mapping[str, str | None]) -> bool:
+        """Whether a person with these attributes has all that the edit asks for."""
+        return all(attributes[key] in self._values(key, value) for key, value in self.changes)
+
     def truths(self, source: Portrait) -> tuple[Portrait, ...]:
-        """The portraits after a perfect edit: one, or one for each colour of a new hat."""
-        after = source
-        for key, value in self.changes:
-            after = after.with_attribute(key, value)
-        found = [after]
-        if source.attributes["hat"] == "none" and after.attributes["hat"] != "none":
-            colors = [color for color in COLORS if color != after.attributes["clothing"]]
-            found = [after.with_attribute("hat_color", color) for color in colors]
-        return tuple(person for person in found if not held_out_pairs_of(person.attributes))
+        """The portraits after a perfect edit: one, or one for each value that the prompt leaves
+        open (the colour of a new hat, what kind of beard), the plainest first.
+        """
+        found = [after for changes in self._all_changes() for after in _changed(source, changes)]
+        return tuple(
+            person for person in found
+            if not held_out_pairs_of(person.attributes)
+            and person.attributes["hat_color"] != person.attributes["clothing"]
+        )  # fmt: skip
+
+    def _values(self, key: str, value: str) -> tuple[str, ...]:
+        """The values of a changed key that the prompt is true of."""
+        return (value, *(other for name, other in self.also if name == key))
+
+    def _all_changes(self) -> Iterator[tuple[tuple[str, str], ...]]:
+        """The changes with every choice of values."""
+        return product(*([(k, v) for v in self._values(k, value)] for k, value in self.changes))
+
+
+def _changed(source: Portrait, changes: Sequence[tuple[str, str]]) -> list[Portrait]:
+    """The portrait changed, once for each colour of a new hat whose colour is left open."""
+    after = source
+    for key, value in changes:
+        after = after.with_attribute(key, value)
+    new_hat = source.attributes["hat"] == "none" != after.attributes["hat"]
+    if not new_hat or "hat_color" in dict(changes):
+        return [after]
+    colors = [color for color in COLORS if color != after.attributes["clothing"]]
+    return [after.with_attribute("hat_color", color) for color in colors]
 
 
 def _one(name: str, prompt: str, key: str, value: str, **more: object) -> Edit:
@@ -101,6 +129,17 @@ EDITS: tuple[Edit, ...] = (
     ),
 )  # fmt: skip
 """The twelve edits, from colours over shapes to two changes at once."""
+
+
+def _in_free_words(asked: Paraphrase) -> Edit:
+    values = [(claim.key, sorted(claim.allowed)) for claim in asked.claims]
+    changes = tuple((key, first) for key, (first, *_) in values)
+    also = tuple((key, other) for key, (_, *rest) in values for other in rest)
+    return Edit(asked.text, asked.text, changes, also=also)
+
+
+FREE_WORD_EDITS: tuple[Edit, ...] = tuple(map(_in_free_words, FREE_EDITS))
+"""Edits asked for in everyday words, each named by them."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +234,8 @@ def edit_named(name: str) -> Edit:
     Raises:
         ValueError: none is called that; the message names all.
     """
-    for edit in EDITS:
+    every = (*EDITS, *FREE_WORD_EDITS)
+    for edit in every:
         if edit.name == name:
             return edit
-    raise ValueError(f"there is no edit {name!r}; there are {', '.join(e.name for e in EDITS)}")
+    raise ValueError(f"there is no edit {name!r}; there are {', '.join(e.name for e in every)}")

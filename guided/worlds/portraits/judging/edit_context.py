@@ -44,10 +44,14 @@ class EvalContext:
     regressed: dict[str, torch.Tensor] = field(default_factory=dict)
 
     @cached_property
+    def ctx(self) -> TaskContext:
+        """What a verb is run with: the roles' models, nothing saved."""
+        return TaskContext(device_name=self.device, kit=self.roles, world_name="portraits")
+
+    @cached_property
     def models(self) -> Models:
         """Models for the rows that are ours."""
-        ctx = TaskContext(device_name=self.device, kit=self.roles, world_name="portraits")
-        return ctx.models
+        return self.ctx.models
 
     @cached_property
     def unclipped(self) -> Models:

@@ -122,7 +122,7 @@ def compared(
 
 
 def _read(case: Case, before: ReaderOutput, after: ReaderOutput) -> tuple[float, float]:
-    hit = all(after.attributes[key] == value for key, value in case.edit.changes)
+    hit = case.edit.reached(after.attributes)
     off = [before.attributes[key] != after.attributes[key] for key in case.kept]
     return float(hit), float(np.mean(off))
 

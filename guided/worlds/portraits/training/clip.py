@@ -13,23 +13,27 @@ import math
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+import open_clip
 import torch
 import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from guided.errors import CannotDo
+from guided.nets.clip_text import TextReading, read_texts
 from guided.training.clip_bundle import train_tokenizer
 from guided.training.objective import BatchContext, Metric, ObjectiveSettings
 from guided.training.objectives import clip as general
 from guided.worlds.portraits.attributes import COLOR_KEYS, KEYS, VALUES
 from guided.worlds.portraits.grammar.claims import COLUMNS
-from guided.worlds.portraits.grammar.frames import STYLES
+from guided.worlds.portraits.grammar.frames import FREE, STYLES
 from guided.worlds.portraits.training.clip_bundle import caption_corpus, load_tokenizer
 from guided.worlds.portraits.training.clip_pairs import PairBatch
 from guided.worlds.portraits.training.clip_source import WorldPairs
 from guided.worlds.portraits.training.contrastive_monitor import floor, measure
 from guided.worlds.portraits.training.truth_losses import level, masked_cross_entropy, near_miss
+from guided.zoo.packing import load_weights
 
 #: A logit whose share of a softmax is nothing.
 NEVER = -1e4
@@ -54,6 +58,10 @@ class Settings(general.ClipSettings):
     recolored: float = Field(0.2, ge=0, le=1, description="share of pictures in other colours")
     excuse: bool = Field(
         True, description="hold nothing against pairs of values that no picture shows together"
+    )
+    free: float = Field(0.0, ge=0, le=1, description="share of captions in plain English")
+    keep_texts: float = Field(
+        0.0, ge=0, description="weight of reading captions as the weights that it starts from do"
     )
     level: float = Field(1.0, ge=0, description="weight of how far such pairs are from other ones")
 
@@ -104,7 +112,7 @@ class ClipObjective(general.ClipTraining[PairBatch]):
         """Drawn portraits with true captions and near misses."""
         return WorldPairs(self.ctx, self.settings, self.tokenizer)
 
-    def towers(self, clip: nn.Module) -> nn.Module:
+    def towers(self, clip: nn.Module) -> PortraitTowers:
         """The two towers and the helper heads."""
         return PortraitTowers(clip, self.settings.embed)
 
@@ -133,7 +141,31 @@ class ClipObjective(general.ClipTraining[PairBatch]):
             "claims": self._claiming(claimed.float(), batch.forbidden),
             "level": level(fixed, batch.true, batch.excused),
             "colors": self._coloring(colored.float(), torch.cat([batch.colors, batch.spoken])),
+            **({} if output.kept is None else {"keep_texts": self._keeping(output.kept, batch)}),
         }
+
+    @cached_property
+    def starting_clip(self) -> nn.Module:
+        """The CLIP that the training starts from, whose readings of captions are kept."""
+        if self.ctx.start is None:
+            raise CannotDo(
+                "keep_texts keeps readings of the CLIP that a training starts from; there is none.",
+                hint="Name its weights: --set start=FOLDER/open_clip_model.safetensors",
+            )
+        clip = open_clip.CLIP(**self.configuration).eval().requires_grad_(False)
+        clip.load_state_dict(load_weights(self.ctx.start))
+        placed: nn.Module = clip.to(self.ctx.device)
+        return placed
+
+    def _keeping(self, reading: TextReading, batch: PairBatch) -> Tensor:
+        """How far kept texts are from before []: states by their size, features by angle."""
+        assert batch.kept is not None
+        with torch.no_grad():
+            before = read_texts(self.starting_clip, batch.kept)
+        states, earlier = (r.states.float()[before.mask] for r in (reading, before))
+        apart = (states - earlier).square().mean() / earlier.square().mean()
+        cosine = F.cosine_similarity(reading.pooled.float(), before.pooled.float())
+        return apart + (1 - cosine).mean()
 
     def figures(self, logits: Tensor, batch: PairBatch) -> dict[str, Tensor]:
         """How often a near miss is preferred to the caption."""
@@ -169,11 +201,18 @@ class ClipObjective(general.ClipTraining[PairBatch]):
     def monitor(self, model: nn.Module) -> dict[str, float]:
         """Recall and zero-shot accuracy on validation portraits of the monitor's own."""
         clip: Any = self.inside(model).clip
-        return measure(clip, self.tokenizer, self.settings.style, self.ctx.seed)
+        figures = measure(clip, self.tokenizer, self.settings.style, self.ctx.seed)
+        if self.settings.free:
+            plain = measure(clip, self.tokenizer, FREE.name, self.ctx.seed)
+            figures |= {f"free_{key}": plain[key] for key in ("recall_text", "zero_shot")}
+        return figures
 
     def measured(self, model: nn.Module) -> tuple[dict[str, Metric], str]:
         """The monitor's figures against guessing."""
-        figures = {k: Metric(v, floor(k), 1.0) for k, v in self.monitor(model).items()}
+        figures = {
+            k: Metric(v, floor(k.removeprefix("free_")), 1.0)
+            for k, v in self.monitor(model).items()
+        }
         notes = "Trained on drawn portraits: knows their attributes, nothing of photographs."
         return figures, notes
 

@@ -15,7 +15,7 @@ from guided.training.objective import BatchContext, TrainingContext
 from guided.worlds.portraits.attributes import KEYS, UNSEEN_WORDS, Portrait
 from guided.worlds.portraits.grammar.captions import Caption, caption, edited
 from guided.worlds.portraits.grammar.claims import ClaimTable, codes
-from guided.worlds.portraits.grammar.frames import STYLES, CaptionStyle
+from guided.worlds.portraits.grammar.frames import FREE, STYLES, CaptionStyle
 from guided.worlds.portraits.training.clip_pairs import (
     UNSEEN_CODES,
     PairBatch,
@@ -76,6 +76,10 @@ class WorldPairs(DrawnPairs):
         told = list(zip(own, people, strict=True))[:near]
         missed = [self._near_miss(said, person, rng) for said, person in told]
         texts = [*own, *missed]
+        kept = None
+        if self.settings.keep_texts:
+            still = [caption(person, rng, style=self.style) for person in people[: len(own) // 2]]
+            kept = tokenize(self.tokenizer, [said.text for said in still])
         table = ClaimTable.of(texts)
         true, unsure = judged(shown, table.forbidden)
         return PairBatch(
@@ -89,6 +93,7 @@ class WorldPairs(DrawnPairs):
             unlikely=torch.from_numpy(shown.excused[:, value_columns()]),
             colors=colors,
             spoken=spoken_colors(texts),
+            kept=kept,
         )
 
     def _people(self, share: BatchContext) -> tuple[NDArray[np.uint8], list[Portrait]]:
@@ -119,6 +124,9 @@ class WorldPairs(DrawnPairs):
             if shown and key in about and rng.random() < part:
                 others = [other for other in about if other != key]
                 about = (key, *rng.choice(others, 2, replace=False).tolist())
+        if self.settings.free and rng.random() < self.settings.free:
+            few = 1 + int(5 * rng.random() ** 2)  # plain English is short
+            return caption(person, rng, style=FREE, negation=0.15, about=about, count=few)
         return caption(person, rng, style=self.style, negation=0.15, about=about)
 
     def _beyond(self, said: Caption) -> bool:

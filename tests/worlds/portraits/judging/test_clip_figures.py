@@ -9,9 +9,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from guided.core.images import to_tensor
+from guided.scorers.clip import load_clip
 from guided.worlds.portraits import KEYS, VALUES, Portrait, draw, sample
+from guided.worlds.portraits.grammar.free_words import FREE_PARAPHRASES
 from guided.worlds.portraits.judging.caption_parser import read_caption
-from guided.worlds.portraits.judging.clip_figures import Gallery, figures
+from guided.worlds.portraits.judging.clip_figures import (
+    Gallery,
+    figures,
+    free_zero_shot,
+    paraphrased,
+)
+from guided.zoo.folders import SHIPPED
 
 COUNT = 24
 PLACES = {(key, value): i for i, (key, value) in enumerate((k, v) for k in KEYS for v in VALUES[k])}
@@ -80,6 +88,31 @@ def test_who_knows_nothing_gets_the_floors(people: list[Portrait]) -> None:
     mean = found["zero_shot_mean"]
     assert mean.rate.value == pytest.approx(mean.floor, abs=0.02)
     assert found["paraphrases"].rate.value == 0.5
+    assert found["free_paraphrases"].rate.value == 0.5
+    free = found["free_zero_shot_mean"]
+    assert free.floor == mean.floor
+    assert free.rate.value == pytest.approx(free.floor, abs=0.02)
+
+
+def test_everyday_words_are_asked_of_training_s_style_only(people: list[Portrait]) -> None:
+    gallery = [sample(i, "val") for i in range(COUNT)]
+    asked = {name for name in figures(Knowing(gallery), "val", "train", COUNT) if "free" in name}
+    assert asked == {"free_paraphrases", "free_zero_shot_mean",
+                     *(f"free_zero_shot_{key}" for key in KEYS if key != "sign")}  # fmt: skip
+    assert not [name for name in figures(Knowing(people), "val", "judge", COUNT) if "free" in name]
+
+
+def test_the_shipped_clip_reads_everyday_words() -> None:
+    scorer = load_clip(f"local-dir:{SHIPPED / 'clip'}")
+    gallery = Gallery.of(scorer, "val", 48)
+
+    def embed(texts: Sequence[str]) -> Tensor:
+        return scorer.embed_texts(list(texts)).float()
+
+    found = free_zero_shot(gallery, embed)
+    assert found["free_zero_shot_mean"].rate.value > 0.5
+    assert found["free_zero_shot_hair_color"].rate.value > 0.9
+    assert paraphrased(gallery, embed, FREE_PARAPHRASES).rate.value > 0.7
 
 
 def test_galleries_are_in_the_order_of_their_seeds(people: list[Portrait]) -> None:
