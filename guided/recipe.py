@@ -103,11 +103,11 @@ def task_options(name: str) -> type[TaskOptions]:
 # --------------------------------------------------------------------------- errors
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """Pydantic models named anywhere in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def _keys_at(options: type[BaseModel], place: Sequence[int | str]) -> list[str]:
@@ -116,7 +116,7 @@ def _keys_at(options: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     for part in place:
         fields = [m.model_fields[part] for m in models if str(part) in m.model_fields]  # type: ignore[index]
         if fields:
-            models = [model for found in fields for model in _models_in(found.annotation)]
+            models = [model for found in fields for model in models_in(found.annotation)]
     return sorted({name for model in models for name in model.model_fields})
 
 
