@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from guided.core import precision, toml
 from guided.core.files import IMAGE_SUFFIXES
+from guided.core.finite import not_finite
 from guided.core.precision import DtypeName
 from guided.core.text import absolute, encodable, restored, stored, there
 from guided.errors import RecipeError, nearest
@@ -201,6 +202,8 @@ class Recipe:
         """
         options = _task_of(data, source)
         data = options.expanded(data)
+        if wrong := not_finite(data):
+            raise RecipeError(f"{source}: {wrong}: must be a finite number.")
         common = {key: value for key, value in data.items() if key in COMMON}
         own = {key: value for key, value in data.items() if key not in COMMON}
         for key, value in common.items():

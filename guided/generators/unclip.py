@@ -19,7 +19,7 @@ from torch import Tensor
 from guided.core.device import Device
 from guided.core.reading import read_json
 from guided.errors import CannotDo, CorruptWeights, ShapeError, library_message
-from guided.generators.diffusion import Diffusion, quiet
+from guided.generators.diffusion import Diffusion, check_weights, quiet
 from guided.generators.diffusion.folder import INDEX, read_index
 from guided.generators.diffusion.pipeline import OPTIONAL, GuidedPipeline
 from guided.generators.diffusion.portrait_folder import parts_of
@@ -244,5 +244,6 @@ def load_unclip(folder: Path, device: Device | None = None, *, name: str = "") -
             pipe = load_pipeline(UnclipPipeline, folder, named, torch_dtype=home.dtype, **absent)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CorruptWeights(f"{folder} cannot be loaded: {library_message(error)}.") from error
+    check_weights(pipe, folder)
     pipe.prior.set_attention_backend(home.torch)
     return Diffusion(pipe, name=name or folder.name, device=home)

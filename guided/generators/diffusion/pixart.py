@@ -52,6 +52,7 @@ class PixArt(Family[PixArtConditioning]):
         "tokenizer": ("transformers.T5Tokenizer", "transformers.T5TokenizerFast", *ANY_TOKENIZER),
     }
     cfg = 4.5
+    text_width = "caption_channels"
 
     def settings(self, pipeline_class: str) -> dict[str, Any]:
         """How many tokens the folder's model reads."""

@@ -44,6 +44,7 @@ class StableDiffusion(Family[Conditioning]):
         "tokenizer": (*CLIP_TOKENIZER, *ANY_TOKENIZER),
     }
     cfg = 7.5
+    text_width = "cross_attention_dim"
 
     def prepare(self, pipe: GuidedPipeline) -> None:
         """Check the parts, and correct settings of old folders."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from guided.core.offload import execution_device
 from guided.errors import CannotDo, library_message
 from guided.generators.diffusion.base import PromptBatch
+from guided.generators.diffusion.sizes import check_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +125,7 @@ def stock_embeddings(
 
     ``stock`` is diffusers' own pipeline around the parts of ``pipe``.
     """
+    check_tokens(pipe, dict.fromkeys([*batch.prompts, *batch.negatives]))
     report_truncation(pipe, [*batch.prompts, *batch.negatives])
     with torch.no_grad(), suppress_logging():
         return stock.encode_prompt(
