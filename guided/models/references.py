@@ -39,6 +39,8 @@ Kind = Literal["card", "hub", "folder", "file", "open_clip", "object"]
 
 WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".npy")
 """How weight files end."""
+_FOREIGN = (".ckpt", ".gguf", ".onnx")
+"""Weight files of other programs, which no role takes."""
 CLIPS = ("scorer", "judge")
 SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, local-dir:FOLDER or a shipped name"
 #: The roles whose model is a folder, with the file in it by which it is known.
@@ -118,7 +120,7 @@ class Reference:
             path = Path(tag).expanduser() if Path(tag).suffix in WEIGHTS else None
             return cls("open_clip", text, role, path=path)
         path = Path(text).expanduser()
-        if path.suffix in WEIGHTS and not known(text):
+        if path.suffix in (*WEIGHTS, *_FOREIGN) and not known(text):
             return cls("file", text, role, path=path)
         if text and not known(text) and "\0" not in text and len(text) < 4096 and path.is_dir():
             return cls("folder", text, role, path=path)
@@ -211,12 +213,29 @@ class Reference:
         mark = FOLDERS.get(self.role)
         if mark and not (self.path.parent / mark).is_file():
             title = _TITLES.get(self.role, self.role)
-            more = " or ARCHITECTURE/FILE" if self.role in CLIPS else ""
             raise UsageError(
                 f"A {title} is a folder with {mark}, not the file {self.path} alone.",
-                hint=f"Name such a folder{more}.",
+                hint=self._folder_of_file(),
+            )
+        if self.path.suffix in _FOREIGN:
+            raise UsageError(
+                f"{self.path} is of a kind that is not read.",
+                hint=f"Weight files end in {', '.join(WEIGHTS)}.",
             )
         return Located(self.path.parent, self.path)
+
+    def _folder_of_file(self) -> str:
+        """What to do where a role takes a folder, and a single file was named."""
+        if self.role in CLIPS:
+            return "Name such a folder or ARCHITECTURE/FILE."
+        if self.role == "denoiser" and str(self.path).endswith(".safetensors"):
+            return (
+                "diffusers makes the folder of it: StableDiffusionPipeline.from_single_file(FILE)"
+                ".save_pretrained(FOLDER), of SDXL StableDiffusionXLPipeline. Then name FOLDER."
+            )
+        if self.role == "denoiser":
+            return "Get the .safetensors file of the same model, or its folder, and name that."
+        return "Name such a folder."
 
     def _of_open_clip(self) -> Located:
         """The weights of ARCHITECTURE/TAG or ARCHITECTURE/FILE."""

@@ -17,7 +17,7 @@ from guided.core.finite import check_answer, not_finite
 from guided.core.run import Result, Step
 from guided.errors import CannotDo, RecipeError, ShapeError
 from guided.guidance.optimise import optimise
-from guided.guidance.updates import Adam, chain
+from guided.guidance.updates import adam
 from guided.recipe import Recipe, models_in, task_options
 from guided.retrieval.shards import Shard, read_shard, write_shard
 from guided.run_folder import _line
@@ -106,7 +106,7 @@ def test_a_loss_that_is_not_finite_stops_the_loop_at_its_step() -> None:
 
     objective.calls = 0  # type: ignore[attr-defined]
     loop = optimise(
-        {"w": torch.ones(1, 2)}, lambda leaves, _: leaves["w"], objective, chain(Adam(0.1)), 9
+        {"w": torch.ones(1, 2)}, lambda leaves, _: leaves["w"], objective, adam(0.1), 9
     )  # type: ignore[arg-type]
     with pytest.raises(CannotDo, match=r"loss 'clip' is not finite at step 3 of 9.*Lower"):
         list(loop)
