@@ -64,7 +64,7 @@ KINDS: dict[str, Kind] = {
     ),
 }  # fmt: skip
 #: How the files of models end.
-WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".npy")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ".bin", ".npy")
 _TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false", dict: "a table"}
 
 

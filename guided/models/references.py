@@ -37,9 +37,9 @@ from guided.zoo.resolve import card_of, find, known, locate, missing, names
 
 Kind = Literal["card", "hub", "folder", "file", "open_clip", "object"]
 
-WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".npy")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ".bin", ".npy")
 """How weight files end."""
-_FOREIGN = (".ckpt", ".gguf", ".onnx")
+_FOREIGN = (".gguf", ".onnx")
 """Weight files of other programs, which no role takes."""
 CLIPS = ("scorer", "judge")
 SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, local-dir:FOLDER or a shipped name"

@@ -105,9 +105,7 @@ def test_a_loss_that_is_not_finite_stops_the_loop_at_its_step() -> None:
         return value, {"clip": value}
 
     objective.calls = 0  # type: ignore[attr-defined]
-    loop = optimise(
-        {"w": torch.ones(1, 2)}, lambda leaves, _: leaves["w"], objective, adam(0.1), 9
-    )  # type: ignore[arg-type]
+    loop = optimise({"w": torch.ones(1, 2)}, lambda leaves, _: leaves["w"], objective, adam(0.1), 9)  # type: ignore[arg-type]
     with pytest.raises(CannotDo, match=r"loss 'clip' is not finite at step 3 of 9.*Lower"):
         list(loop)
 

@@ -37,7 +37,7 @@ def test_a_bare_name_of_the_hub_is_told_its_owner(name: str, role: str, full: st
         ("sd.gguf", "denoiser", r"Get the \.safetensors file"),
         ("clip.safetensors", "scorer", "ARCHITECTURE/FILE"),
         ("gpt2.safetensors", "language", "Name such a folder"),
-        ("gan.ckpt", "generator", r"Weight files end in \.pt"),
+        ("gan.gguf", "generator", r"Weight files end in \.pt"),
     ],
 )
 def test_a_single_file_where_a_folder_is_meant(
