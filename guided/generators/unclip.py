@@ -26,11 +26,11 @@ from guided.generators.diffusion.portrait_folder import parts_of
 from guided.generators.diffusion.text import TextFeatures, encode_text
 from guided.generators.diffusion.vae import prepare_vae
 from guided.nets.prior import PortraitPrior
-from guided.zoo import find
 from guided.zoo.belonging import check_same
 from guided.zoo.gate import inspect, read_settings, snapshot_of
 from guided.zoo.gate_calls import from_config, load_pipeline
 from guided.zoo.packing import load_weights
+from guided.zoo.resolve import find_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLIP = "scorer_sha256"
@@ -153,8 +153,7 @@ def load_prior(name: str, scorer_sha256: str, device: Device | None = None) -> P
         MissingWeights: there is none of that name here.
         CorruptWeights: files that do not fit together, or a prior of another CLIP.
     """
-    place = Path(name).expanduser()
-    folder = place if (place / CONFIG).is_file() else find(name, "prior").folder
+    folder, _ = find_folder(name, "prior", CONFIG)
     try:
         table = read_settings(folder / CONFIG)
         inspect(folder)

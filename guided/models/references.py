@@ -41,6 +41,8 @@ WEIGHTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ".bin", ".npy")
 """How weight files end."""
 _FOREIGN = (".gguf", ".onnx")
 """Weight files of other programs, which no role takes."""
+_PATHS = ("/", "./", "../", "~")
+"""How paths begin that can be nothing else."""
 CLIPS = ("scorer", "judge")
 SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, local-dir:FOLDER or a shipped name"
 #: The roles whose model is a folder, with the file in it by which it is known.
@@ -124,7 +126,9 @@ class Reference:
             return cls("file", text, role, path=path)
         if text and not known(text) and "\0" not in text and len(text) < 4096 and path.is_dir():
             return cls("folder", text, role, path=path)
-        if slash and not known(text) and not text.startswith(("/", ".", "~")):
+        if slash and text.startswith(_PATHS):
+            return cls("folder", text, role, path=path)
+        if slash and not known(text):
             return _of_hub(text, text, role)
         return cls("card", text, role)
 
@@ -158,7 +162,7 @@ class Reference:
         if self.kind == "folder":
             assert self.path is not None
             if not self.path.is_dir():
-                raise MissingWeights(f"There is no folder {self.path}.")
+                raise MissingWeights(f"There is no folder {self.path}.", hint="Check the path.")
             return self._in_folder(snapshot_of(self.path))
         if self.kind == "file":
             return self._one_file()

@@ -12,6 +12,7 @@ from guided.errors import CannotDo, CorruptWeights, MissingWeights, nearest
 from guided.zoo.cards import CARD_FILE, NAME, Card, folder_name, read_card
 from guided.zoo.checksums import digest, verify
 from guided.zoo.folders import PUBLIC, SHIPPED, settle_network, user_folder
+from guided.zoo.gate import snapshot_of
 from guided.zoo.kits import kit_names, load_kit
 
 Place = Literal["shipped", "yours", "hub"]
@@ -61,6 +62,21 @@ def find(name: str, role: str | None = None, *, online: bool = False) -> Resolve
         check_blobs(found.folder, found.card)
     verify(found.folder, found.card)
     return found
+
+
+def find_folder(name: str, role: str, file: str) -> tuple[Path, str]:
+    """The folder of a model by name or by path, with or without ``local-dir:``, and the sha256 of
+    its weights ``file``; a repository folder of the hub is its snapshot.
+
+    Raises:
+        MissingWeights, CorruptWeights, CannotDo: as ``find``, where there is no such folder.
+    """
+    if not known(name):
+        place = snapshot_of(Path(name.removeprefix("local-dir:")))
+        if (place / file).is_file():
+            return place, digest(place / file)
+    found = find(name, role)
+    return found.folder, found.sha256
 
 
 def locate(name: str, role: str | None = None) -> ResolvedModel:
