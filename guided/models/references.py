@@ -44,7 +44,7 @@ _FOREIGN = (".gguf", ".onnx")
 _PATHS = ("/", "./", "../", "~")
 """How paths begin that can be nothing else."""
 CLIPS = ("scorer", "judge")
-SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, local-dir:FOLDER or a shipped name"
+SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, a folder or a shipped name"
 #: The roles whose model is a folder, with the file in it by which it is known.
 FOLDERS = {
     "denoiser": "model_index.json", "judge": "open_clip_config.json", "language": "config.json",

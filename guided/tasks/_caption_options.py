@@ -49,7 +49,7 @@ class CaptionOptions(MethodOptions):
     relevance: bool = option("also show which part of the picture each word comes from", False)
     scorer: str = option(SCORER_HELP, "")
     language: str = option(
-        "the language model instead of the kit's: a name, local-dir:FOLDER or a hub repository", ""
+        "the language model instead of the kit's: a name, a folder or a hub repository", ""
     )
     precision: Literal["fp32", "bf16"] = recipe_only(
         "precision of CLIP's text half; bf16 is quicker and not identical", "fp32"

@@ -210,13 +210,15 @@ def test_errors_of_files_give_status_one(guided_cli: Callable, monkeypatch) -> N
     def steps():
         yield Step(1, 1)
         bad = {"file": "/b.png", "error": "not a picture"}
-        return Result({"results": [{"file": "/a.png"}], "errors": [bad]})
+        gone = {"file": "/c.png", "error": "/c.png does not exist."}
+        return Result({"results": [{"file": "/a.png"}], "errors": [bad, gone]})
 
     monkeypatch.setattr(watch.studio, "run", _start(steps))
     said = guided_cli("portraits", "--json")
     assert said.status == 1
     assert said.answer["results"] == [{"file": "/a.png"}]
     assert "guided: /b.png: not a picture" in said.err
+    assert "guided: /c.png does not exist." in said.err
 
 
 class Terminal(io.StringIO):
