@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin
 
 from PIL import Image
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from guided import studio
+from guided.core.image_arrays import image_in_memory, is_array
+from guided.core.images import WHITE
 from guided.core.loss_tables import table_of
 from guided.core.precision import dtype_name
 from guided.core.run import Result, Run
 from guided.errors import UsageError
 from guided.models.references import OBJECT
-from guided.recipe import COMMON, KINDS, Recipe, task_options
+from guided.recipe import COMMON, KINDS, Recipe, models_in, task_options
 from guided.tasks import task_help
 
 _SHARED = ("seed", "device", "dtype", "offload", "kit", "out", "force", "online", "about", "expect")
@@ -26,6 +29,9 @@ _SHARED = ("seed", "device", "dtype", "offload", "kit", "out", "force", "online"
 
 #: The options that name a model, so that they take an object too.
 MODELS = frozenset(key for key, kind in KINDS.items() if kind == "model")
+_BLACK = (0, 0, 0)
+#: The options that name pictures, so that they take pictures in memory too.
+IMAGES = frozenset(("guide_image", "image", "images", "mask", "minus", "plus", "query", "to"))
 
 
 def _is_plain(value: Any) -> bool:
@@ -38,8 +44,32 @@ def _is_argument(field: FieldInfo) -> bool:
     return isinstance(extra, Mapping) and extra.get("cli") == "argument"
 
 
-def _takes_many(field: FieldInfo) -> bool:
-    return get_origin(field.annotation) in (list, tuple)
+def _takes_many(annotation: Any) -> bool:
+    if get_origin(annotation) in (list, tuple):
+        return True
+    parts = [part for part in get_args(annotation) if part is not type(None)]
+    return len(parts) == 1 and _takes_many(parts[0])
+
+
+def _is_many(value: Any) -> bool:
+    """Whether a value is several: a list, a tuple or what ``Path.glob`` gives; no open file."""
+    several = isinstance(value, (list, tuple, Iterator))
+    return several and not hasattr(value, "read")
+
+
+def _listed(options: type[BaseModel], data: Mapping[str, Any]) -> dict[str, Any]:
+    """Options in which one thing where a list is meant is a list of one, in tables too."""
+    listed = dict(data)
+    for key, field in options.model_fields.items():
+        value = listed.get(key)
+        if value is None or (is_array(value) and key not in IMAGES):
+            continue
+        if _takes_many(field.annotation):
+            listed[key] = list(value) if _is_many(value) else [value]
+        elif isinstance(value, Mapping):
+            for table in models_in(field.annotation):
+                listed[key] = _listed(table, value)
+    return listed
 
 
 class _Plain:
@@ -52,7 +82,7 @@ class _Plain:
     def options(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """The values of a verb's options; where a model is meant, an object gets a name."""
         return {
-            key: self._model(value) if key in MODELS and not _is_plain(value) else self(value)
+            key: self._model(value) if key in MODELS and not _is_plain(value) else self(value, key)
             for key, value in data.items()
         }
 
@@ -66,18 +96,33 @@ class _Plain:
         self.objects[name] = value
         return name
 
-    def __call__(self, value: Any) -> Any:
-        if isinstance(value, Image.Image):
-            name = f"given-{len(self.given) + 1}.png"
-            self.given[name] = value
-            return name
+    def __call__(self, value: Any, key: str = "") -> Any:
+        """The plain value of an option, a picture in it by a name that stands for it."""
+        if key in IMAGES:
+            mask = key == "mask"
+            image = image_in_memory(value, background=_BLACK if mask else WHITE, mask=mask)
+            if image is not None:
+                name = f"given-{len(self.given) + 1}.png"
+                self.given[name] = image
+                return name
+        if isinstance(value, (Image.Image, bytes, bytearray)):
+            raise UsageError(
+                f"{key or 'a value'} was given a {_kind(value)}, which it cannot be.",
+                hint=f"Pictures go to: {', '.join(sorted(IMAGES))}.",
+            )
+        if hasattr(value, "__array__") and hasattr(value, "tolist"):
+            return value.tolist()  # also a number of numpy's or torch's own
         if isinstance(value, PathLike):
             return str(Path(value))
         if isinstance(value, Mapping):
-            return {str(key): self(item) for key, item in value.items()}
+            return {str(name): self(item, str(name)) for name, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return [plain for item in value for plain in _tables(item) or [self(item)]]
+            return [plain for item in value for plain in _tables(item) or [self(item, key)]]
         return _tables(value) or value
+
+
+def _kind(value: Any) -> str:
+    return "picture" if isinstance(value, Image.Image) else type(value).__name__
 
 
 def _tables(value: Any) -> list[dict[str, Any]]:
@@ -99,17 +144,14 @@ def _bound(name: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) ->
             break
         if key in data:
             raise UsageError(f"guided.{name}(): {key!r} is given twice.")
-        if _takes_many(field) and not isinstance(left[0], (list, tuple)):
+        if _takes_many(field.annotation) and not _is_many(left[0]):
             data[key], left = left, []
         else:
             data[key] = left.pop(0)
     if left:
         taken = ", ".join(keys) or "no arguments by position"
         raise UsageError(f"guided.{name}() got too many arguments; it takes {taken}.")
-    for key, field in keys.items():  # one thing where a list is meant is a list of one
-        if _takes_many(field) and key in data and not isinstance(data[key], (list, tuple)):
-            data[key] = [data[key]]
-    return data
+    return _listed(task_options(name), data)
 
 
 def _signature(name: str) -> inspect.Signature:

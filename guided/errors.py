@@ -28,19 +28,30 @@ _ADVICE = re.compile(
 )
 
 
+#: Characters of a message, and of a hint, at most: what passes on long lists stays readable.
+LONGEST = 900
+
+
+def _bounded(text: str) -> str:
+    """The text, without its middle where it is too long: its end says what is allowed."""
+    if len(text) <= LONGEST:
+        return text
+    return f"{text[: LONGEST - 305]} ... {text[-300:]}"
+
+
 class GuidedError(Exception):
     """A failure with a readable message and, where there is one, the next thing to do.
 
-    ``message`` says what was given and what is allowed; ``hint`` says what to do next.  ``details``
-    are lines between the two, where there is a list to read.
+    ``message`` says what was given and what is allowed; ``hint`` says what to do next; both are cut
+    to ``LONGEST`` characters.  ``details`` are lines between the two, where there is a list.
     """
 
     exit_status = 1
 
     def __init__(self, message: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = _bounded(message)
+        super().__init__(self.message)
+        self.hint = _bounded(hint)
         self.details = tuple(details)
 
     def __str__(self) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 
 from guided.core import precision, toml
 from guided.core.files import IMAGE_SUFFIXES
+from guided.core.finite import not_finite
 from guided.core.precision import DtypeName
 from guided.core.seeds import read_seed, written_seed
 from guided.core.text import absolute, encodable, restored, stored, there
@@ -64,7 +65,7 @@ KINDS: dict[str, Kind] = {
     ),
 }  # fmt: skip
 #: How the files of models end.
-WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".npy")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ".bin", ".npy")
 _TYPE_NAMES = {str: "text", int: "a whole number", bool: "true or false", dict: "a table"}
 
 
@@ -104,11 +105,11 @@ def task_options(name: str) -> type[TaskOptions]:
 # --------------------------------------------------------------------------- errors
 
 
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """Pydantic models named anywhere in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models_in(part)]
+    return [model for part in get_args(annotation) for model in models_in(part)]
 
 
 def _keys_at(options: type[BaseModel], place: Sequence[int | str]) -> list[str]:
@@ -117,7 +118,7 @@ def _keys_at(options: type[BaseModel], place: Sequence[int | str]) -> list[str]:
     for part in place:
         fields = [m.model_fields[part] for m in models if str(part) in m.model_fields]  # type: ignore[index]
         if fields:
-            models = [model for found in fields for model in _models_in(found.annotation)]
+            models = [model for found in fields for model in models_in(found.annotation)]
     return sorted({name for model in models for name in model.model_fields})
 
 
@@ -202,6 +203,8 @@ class Recipe:
         """
         options = _task_of(data, source)
         data = options.expanded(data)
+        if wrong := not_finite(data):
+            raise RecipeError(f"{source}: {wrong}: must be a finite number.")
         common = {key: value for key, value in data.items() if key in COMMON}
         own = {key: value for key, value in data.items() if key not in COMMON}
         common["seed"] = read_seed(common.get("seed", 0), f"{source}: seed")

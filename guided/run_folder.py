@@ -28,6 +28,7 @@ from guided.core.files import (
     write_bytes,
     write_text,
 )
+from guided.core.finite import check_answer
 from guided.core.reading import RECORD, read_json
 from guided.core.run import OutputImage, Result, Step
 from guided.core.text import encodable, json_text
@@ -73,13 +74,13 @@ def plain(value: Any, place: Mapping[int, Path], renamed: Mapping[str, str] | No
         return [plain(item, place, renamed) for item in value]
     if isinstance(value, (str, Path)):
         return (renamed or {}).get(str(value), str(value))
-    if isinstance(value, float) and not math.isfinite(value):
-        return None  # JSON has no such numbers
     return value
 
 
 def _line(step: Step[Any]) -> str:
+    """A Step as a line of JSON, without losses that are not finite: JSON has no such numbers."""
     losses = {name: float(value) for name, value in step.losses.items()}
+    losses = {name: value for name, value in losses.items() if math.isfinite(value)}
     data = {"index": step.index, "total": step.total, "label": step.label, "losses": losses}
     return json_text(plain(data, {}))
 
@@ -125,12 +126,14 @@ class RunWriter:
 
         Raises:
             OutputError: a file that cannot be written.
+            CannotDo: an answer with a number that is not finite, once the pictures are saved.
         """
         pictures = result.pictures = result.output_images()
         wanted = bool(pictures or result.files) or self.ctx.has_folder
         folder = self.ctx.folder if wanted else None
         if folder is None:
             result.answer = plain(result.answer, {})
+            check_answer(result.answer)
             return
         make_folder(folder)
         seconds = time.time() - self.started
@@ -142,6 +145,7 @@ class RunWriter:
             if path.name != Path(name).name
         }
         result.answer = plain(result.answer, places, renamed)
+        check_answer({"scores": result.scores, **result.answer})
         result.folder = folder
         number = self._number(folder)
         lines = "".join(f"{_line(step)}\n" for step in steps)

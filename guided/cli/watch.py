@@ -165,12 +165,16 @@ def follow(run: Run[Result], *, as_json: bool, quiet: bool) -> int:
         line(str(result.folder), "green", head="saved in ", err=True)
     for error in result.answer.get("errors") or ():
         if isinstance(error, Mapping):
-            line(
-                f" {error.get('file')}: {error.get('error')}", "bold red", head="guided:", err=True
-            )
+            line(f" {_failure(error)}", "bold red", head="guided:", err=True)
     for missed in result.failed_expectations:
         line(f" expectation not met: {missed}", "bold red", head="guided:", err=True)
     return 1 if result.answer.get("errors") or result.failed_expectations else 0
+
+
+def _failure(error: Mapping[str, Any]) -> str:
+    """A file and what is wrong with it, the file's name once."""
+    file, reason = str(error.get("file")), str(error.get("error"))
+    return reason if reason.startswith(file) else f"{file}: {reason}"
 
 
 def say(answer: Mapping[str, Any], *, as_json: bool) -> None:

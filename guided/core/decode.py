@@ -173,10 +173,7 @@ def decode(
             check_size(name, image.size, max_pixels)
             return upright(to_rgb(image, background=background, name=name), image)
     except UnidentifiedImageError as error:
-        raise ImageError(
-            f"{name} is not a picture in a format that is read here.",
-            hint=f"Formats: {', '.join(f for f in FORMATS if f != 'DIB')}.",
-        ) from error
+        raise _unknown_format(name, stream) from error
     except Image.DecompressionBombError as error:
         raise _too_large(name, "Its header announces more", max_pixels) from error
     except DECODER_ERRORS as error:
@@ -185,6 +182,36 @@ def decode(
             f"{name} is damaged or cut short ({reason[:200]}).",
             hint="Copy or download it again, or save it anew from the program that made it.",
         ) from error
+
+
+#: Formats by what their files begin with, from which byte on, and what to do with such a file.
+_HEIC = "Save it as JPEG or PNG, for instance with the program that shows it."
+_OTHERS = (
+    (4, (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypheim", b"ftypmif1", b"ftypmsf1"),
+     "a HEIC picture", _HEIC),
+    (0, (b"\xff\x0a", b"\0\0\0\x0cJXL "), "a JPEG XL picture", _HEIC),
+    (0, (b"8BPS",), "a Photoshop file", _HEIC),
+    (0, (b"%PDF",), "a PDF", "Save its page as PNG."),
+    (0, (b"<svg", b"<?xml"), "a drawing (SVG) or another XML file", "Save it as PNG."),
+    (0, (b"<!DOCTYPE", b"<!doctype", b"<html", b"<HTML"), "a web page",
+     "Download the picture itself."),
+    (4, (b"ftyp",), "a film", "Save one of its frames as PNG."),
+)  # fmt: skip
+
+
+def _unknown_format(name: str, stream: BinaryIO) -> ImageError:
+    """The error for a file in no format that is read, which names the format where it is known."""
+    stream.seek(0)
+    head = stream.read(16)
+    for start, marks, kind, way_out in _OTHERS:
+        if head[start:].startswith(marks):
+            return ImageError(
+                f"{name} is {kind} by its content, which is not read here.", hint=way_out
+            )
+    return ImageError(
+        f"{name} is not a picture in a format that is read here.",
+        hint=f"Formats: {', '.join(f for f in FORMATS if f != 'DIB')}.",
+    )
 
 
 def check_size(name: str, size: tuple[int, int], max_pixels: int) -> None:

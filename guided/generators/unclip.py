@@ -19,7 +19,7 @@ from torch import Tensor
 from guided.core.device import Device
 from guided.core.reading import read_json
 from guided.errors import CannotDo, CorruptWeights, ShapeError, library_message
-from guided.generators.diffusion import Diffusion, quiet
+from guided.generators.diffusion import Diffusion, check_weights, quiet
 from guided.generators.diffusion.folder import INDEX, read_index
 from guided.generators.diffusion.pipeline import OPTIONAL, GuidedPipeline
 from guided.generators.diffusion.portrait_folder import parts_of
@@ -31,11 +31,11 @@ from guided.generators.diffusion.text import (
 )
 from guided.generators.diffusion.vae import prepare_vae
 from guided.nets.prior import PortraitPrior
-from guided.zoo import find
 from guided.zoo.belonging import check_same
 from guided.zoo.gate import inspect, read_settings, snapshot_of
 from guided.zoo.gate_calls import from_config, load_pipeline
 from guided.zoo.packing import load_weights
+from guided.zoo.resolve import find_folder
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 CLIP = "scorer_sha256"
@@ -165,8 +165,7 @@ def load_prior(name: str, scorer_sha256: str, device: Device | None = None) -> P
         MissingWeights: there is none of that name here.
         CorruptWeights: files that do not fit together, or a prior of another CLIP.
     """
-    place = Path(name).expanduser()
-    folder = place if (place / CONFIG).is_file() else find(name, "prior").folder
+    folder, _ = find_folder(name, "prior", CONFIG)
     try:
         table = read_settings(folder / CONFIG)
         inspect(folder)
@@ -256,5 +255,6 @@ def load_unclip(folder: Path, device: Device | None = None, *, name: str = "") -
             pipe = load_pipeline(UnclipPipeline, folder, named, torch_dtype=home.dtype, **absent)
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise CorruptWeights(f"{folder} cannot be loaded: {library_message(error)}.") from error
+    check_weights(pipe, folder)
     pipe.prior.set_attention_backend(home.torch)
     return Diffusion(pipe, name=name or folder.name, device=home)

@@ -36,13 +36,14 @@ def optimise(
     update i; the last Step's draft is drawn anew after the last update.
 
     Raises:
-        CannotDo: a loss or gradient that is not finite; the message names the part.
+        CannotDo: a loss or gradient that is not finite; the message names the part and the step.
     """
     current = {name: leaf.detach().clone() for name, leaf in leaves.items()}
     state = update.init(current)
     for index in range(steps):
         progress = index / steps
-        parts, gradients = _gradients(current, draw, objective, progress)
+        at = f"at step {index + 1} of {steps}"
+        parts, gradients = _gradients(current, draw, objective, progress, at)
         moves, state = update.update(gradients, state, current, progress)
         current = descend(current, moves)
         with torch.no_grad():
@@ -51,13 +52,13 @@ def optimise(
 
 
 def _gradients(
-    leaves: Latent, draw: Draw[Any], objective: BoundObjective, progress: float
+    leaves: Latent, draw: Draw[Any], objective: BoundObjective, progress: float, at: str
 ) -> tuple[dict[str, float], Latent]:
     """The mean of each loss part and the gradient of the summed total for each leaf."""
     with torch.enable_grad():
         tracked = {name: leaf.detach().requires_grad_(True) for name, leaf in leaves.items()}
         total, parts = objective(draw(tracked, progress))
-        _check_finite(parts)
+        _check_finite(parts, at)
         gradients = torch.autograd.grad(total.sum(), list(tracked.values()), allow_unused=True)
     found = {
         name: torch.zeros_like(leaf) if gradient is None else gradient
@@ -66,16 +67,18 @@ def _gradients(
     for name, gradient in found.items():
         if not bool(torch.isfinite(gradient).all()):
             raise CannotDo(
-                f"The gradient of {name!r} is not finite.", hint="Lower the step size or weights."
+                f"The gradient of {name!r} is not finite {at}.",
+                hint="Lower the step size or the weights of the losses.",
             )
     means = {name: float(value.detach().mean()) for name, value in parts.items()}
     means["total"] = float(total.detach().mean())
     return means, found
 
 
-def _check_finite(parts: dict[str, Tensor]) -> None:
+def _check_finite(parts: dict[str, Tensor], at: str) -> None:
     for name, value in parts.items():
         if not bool(torch.isfinite(value).all()):
             raise CannotDo(
-                f"The loss {name!r} is not finite.", hint="Check its inputs, or lower its weight."
+                f"The loss {name!r} is not finite {at}.",
+                hint="Lower the step size or its weight; at step 1, check its inputs.",
             )

@@ -15,7 +15,7 @@ from guided.language.profile import Profile
 from guided.zoo.cards import Card
 from guided.zoo.gate import snapshot_of
 from guided.zoo.hub import cached, check_blobs, download
-from guided.zoo.resolve import find, names
+from guided.zoo.resolve import find, known
 
 #: Either of these makes a tokenizer.
 _TOKENIZERS = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -35,8 +35,9 @@ def load_language(
 ) -> LanguageModelBundle:
     """The language model of that name.
 
-    ``name`` is ``local-dir:FOLDER``, a model the zoo knows (shipped, the user's, public), or a
-    repository of the hub such as ``openai-community/gpt2-medium`` whose files are in its cache.
+    ``name`` is a folder (also ``local-dir:FOLDER``), a model the zoo knows (shipped, the user's,
+    public), or a repository of the hub such as ``openai-community/gpt2-medium`` whose files are in
+    its cache.
 
     Raises:
         MissingWeights: files that are not on this computer (unless ``online``); the message names
@@ -53,9 +54,11 @@ def find_language(name: str, *, online: bool = False) -> Path:
     Raises:
         MissingWeights: not on this computer.
     """
-    if name.startswith("local-dir:"):
-        return snapshot_of(Path(name.removeprefix("local-dir:")))
-    if name in names() or "/" not in name:
+    folder = snapshot_of(Path(name.removeprefix("local-dir:")))
+    own = (folder / MODEL_FILES[0]).is_file() and not known(name)
+    if name.startswith("local-dir:") or own:
+        return folder
+    if known(name) or "/" not in name:
         return find(name, "language", online=online).folder
     return _cached(name, online=online)
 
@@ -76,7 +79,7 @@ def _cached(repository: str, *, online: bool) -> Path:
         f"The language model {repository!r} needs {' and '.join(MODEL_FILES)} and a tokenizer, "
         f"which are not in {constants.HF_HUB_CACHE}; "
         f"they come from https://huggingface.co/{repository}.",
-        hint="Run the same command with --online, or name a folder: local-dir:FOLDER.",
+        hint="Run the same command with --online, or name a folder.",
     )
 
 

@@ -22,8 +22,10 @@ def sample_tokens(
 ) -> list[list[int]]:
     """For each seed the tokens drawn after a prompt, without the end token.
 
-    ``prompt`` starts with the begin token.  A sentence depends on its own seed alone.
+    ``prompt`` starts with the begin token.  A sentence depends on its own seed alone.  Rows of the
+    embedding that no token has (a padded vocabulary) are never drawn.
     """
+    phantom = list(getattr(getattr(language, "words", None), "phantom_tokens", ()))
     rows = torch.tensor([prompt] * len(seeds))
     context: Latent = {}
     written = torch.zeros(len(seeds), 0, dtype=torch.long)
@@ -33,7 +35,9 @@ def sample_tokens(
     for place in range(length):
         reading = language.read(last, context)
         context = reading.context
-        chosen = _drawn(reading.logits.cpu().double() / temperature, chance[:, place])
+        logits = reading.logits.cpu().double()
+        logits[:, phantom] = -torch.inf
+        chosen = _drawn(logits / temperature, chance[:, place])
         last = torch.where(running, chosen, torch.full_like(chosen, end)).unsqueeze(1)
         written = torch.cat([written, last], dim=1)
         running &= last.squeeze(1) != end

@@ -105,6 +105,12 @@ class Vocabulary:
         return found
 
     @cached_property
+    def phantom_tokens(self) -> tuple[int, ...]:
+        """Rows of the model's embedding that no token has: a padded vocabulary."""
+        rows = range(self.rows or 0)
+        return tuple(token for token in rows if self.tokenizer.id_to_token(token) is None)
+
+    @cached_property
     def non_word_tokens(self) -> tuple[int, ...]:
         """Ids of tokens no caption wants: digits, symbols, line breaks, broken bytes.
 

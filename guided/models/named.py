@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ModelT = TypeVar("ModelT")
 #: What to say and to do where nothing names a model of a role, where that is not the usual.
 _UNNAMED: dict[str, tuple[type[GuidedError], str, str]] = {
-    "denoiser": (CannotDo, "No denoiser is named.", "Give --denoiser local-dir:FOLDER."),
+    "denoiser": (CannotDo, "No denoiser is named.", "Give --denoiser FOLDER."),
     "language": (UsageError, "This kit names no language.", "Choose one with --language."),
     "prior": (CannotDo, "No prior is named.", "Give --prior NAME, or --kit portraits."),
     "scorer": (CannotDo, "No scorer is named.", f"Give --scorer: {SCORER_HELP}."),

@@ -37,10 +37,14 @@ from guided.zoo.resolve import card_of, find, known, locate, missing, names
 
 Kind = Literal["card", "hub", "folder", "file", "open_clip", "object"]
 
-WEIGHTS = (".pt", ".pth", ".pkl", ".safetensors", ".bin", ".npy")
+WEIGHTS = (".pt", ".pth", ".ckpt", ".pkl", ".safetensors", ".bin", ".npy")
 """How weight files end."""
+_FOREIGN = (".gguf", ".onnx")
+"""Weight files of other programs, which no role takes."""
+_PATHS = ("/", "./", "../", "~")
+"""How paths begin that can be nothing else."""
 CLIPS = ("scorer", "judge")
-SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, local-dir:FOLDER or a shipped name"
+SCORER_HELP = "ARCHITECTURE/TAG, hf-hub:OWNER/MODEL, a folder or a shipped name"
 #: The roles whose model is a folder, with the file in it by which it is known.
 FOLDERS = {
     "denoiser": "model_index.json", "judge": "open_clip_config.json", "language": "config.json",
@@ -118,11 +122,13 @@ class Reference:
             path = Path(tag).expanduser() if Path(tag).suffix in WEIGHTS else None
             return cls("open_clip", text, role, path=path)
         path = Path(text).expanduser()
-        if path.suffix in WEIGHTS and not known(text):
+        if path.suffix in (*WEIGHTS, *_FOREIGN) and not known(text):
             return cls("file", text, role, path=path)
         if text and not known(text) and "\0" not in text and len(text) < 4096 and path.is_dir():
             return cls("folder", text, role, path=path)
-        if slash and not known(text) and not text.startswith(("/", ".", "~")):
+        if slash and text.startswith(_PATHS):
+            return cls("folder", text, role, path=path)
+        if slash and not known(text):
             return _of_hub(text, text, role)
         return cls("card", text, role)
 
@@ -156,7 +162,7 @@ class Reference:
         if self.kind == "folder":
             assert self.path is not None
             if not self.path.is_dir():
-                raise MissingWeights(f"There is no folder {self.path}.")
+                raise MissingWeights(f"There is no folder {self.path}.", hint="Check the path.")
             return self._in_folder(snapshot_of(self.path))
         if self.kind == "file":
             return self._one_file()
@@ -211,12 +217,29 @@ class Reference:
         mark = FOLDERS.get(self.role)
         if mark and not (self.path.parent / mark).is_file():
             title = _TITLES.get(self.role, self.role)
-            more = " or ARCHITECTURE/FILE" if self.role in CLIPS else ""
             raise UsageError(
                 f"A {title} is a folder with {mark}, not the file {self.path} alone.",
-                hint=f"Name such a folder{more}.",
+                hint=self._folder_of_file(),
+            )
+        if self.path.suffix in _FOREIGN:
+            raise UsageError(
+                f"{self.path} is of a kind that is not read.",
+                hint=f"Weight files end in {', '.join(WEIGHTS)}.",
             )
         return Located(self.path.parent, self.path)
+
+    def _folder_of_file(self) -> str:
+        """What to do where a role takes a folder, and a single file was named."""
+        if self.role in CLIPS:
+            return "Name such a folder or ARCHITECTURE/FILE."
+        if self.role == "denoiser" and str(self.path).endswith(".safetensors"):
+            return (
+                "diffusers makes the folder of it: StableDiffusionPipeline.from_single_file(FILE)"
+                ".save_pretrained(FOLDER), of SDXL StableDiffusionXLPipeline. Then name FOLDER."
+            )
+        if self.role == "denoiser":
+            return "Get the .safetensors file of the same model, or its folder, and name that."
+        return "Name such a folder."
 
     def _of_open_clip(self) -> Located:
         """The weights of ARCHITECTURE/TAG or ARCHITECTURE/FILE."""

@@ -61,12 +61,14 @@ def _fitting(file: str, draw: ImageDraw.ImageDraw, font: Font, room: int) -> str
 
 def table(hits: Sequence[SearchResult]) -> str:
     """The hits as CSV: rank, score, file, duplicates (separated by |), and "missing" where the
-    file is not there.
+    file is not there, with the duplicates that are not.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(["rank", "score", "file", "duplicates", "missing"])
     for rank, hit in enumerate(hits, start=1):
-        lost = "missing" if missing(hit.file) else ""
-        rows.writerow([rank, f"{hit.score:.6f}", hit.file, "|".join(hit.duplicates), lost])
+        lost = ["missing"] if missing(hit.file) else []
+        lost += [file for file in hit.duplicates if missing(file)]
+        duplicates = "|".join(hit.duplicates)
+        rows.writerow([rank, f"{hit.score:.6f}", hit.file, duplicates, "|".join(lost)])
     return encodable(text.getvalue())

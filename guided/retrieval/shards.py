@@ -15,6 +15,7 @@ from torch import Tensor
 
 from guided.core.files import make_folder, write_bytes
 from guided.core.shapes import expect
+from guided.errors import ShapeError
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +53,11 @@ def write_shard(folder: Path, number: int, vectors: Tensor) -> Shard:
 
     Raises:
         OutputError: the disk is full or the folder cannot be written.
+        ShapeError: another shape, or values that are not finite.
     """
     expect(vectors, "n d", "vectors")
+    if not bool(vectors.isfinite().all()):
+        raise ShapeError("vectors must be finite; some values are NaN or infinite.")
     data = vectors.detach().to("cpu", torch.float16).contiguous().numpy().tobytes()
     name = f"{number:08d}-{secrets.token_hex(4)}{SUFFIX}"
     write_bytes(make_folder(folder) / name, data)
@@ -81,7 +85,8 @@ def read_shard(folder: Path, shard: Shard, width: int) -> Tensor | str:
         return f"it cannot be read: {error.strerror or error}"
     if hashlib.sha256(data).hexdigest() != shard.sha256:
         return "its checksum differs from the one it was written with"
-    return torch.frombuffer(data, dtype=torch.float16).view(shard.rows, width)
+    vectors = torch.frombuffer(data, dtype=torch.float16).view(shard.rows, width)
+    return vectors if bool(vectors.isfinite().all()) else "it holds numbers that are not finite"
 
 
 def delete_orphans(folder: Path, referenced: set[str]) -> list[str]:

@@ -186,6 +186,9 @@ class ClipScorer:
         file that cannot be read is in ``Pixels.errors`` instead of a row.  ``exact`` switches off
         the reduced decoding of JPEG files.  ``given`` holds pictures in memory by the names that
         stand for them in ``files``.
+
+        Raises:
+            CannotDo: an embedding that is not finite; its file is named.
         """
         held = given or {}
 
@@ -194,7 +197,9 @@ class ClipScorer:
 
         for pixels in read_batches(files, decode, batch=batch, threads=threads):
             if pixels.files:
-                yield pixels, self.embed_pixels(torch.stack(pixels.rows))
+                vectors = self.embed_pixels(torch.stack(pixels.rows))
+                _check_embedded(self.name, pixels.files, vectors)
+                yield pixels, vectors
             else:
                 yield pixels, torch.empty(0, self.width)
 
@@ -202,6 +207,16 @@ class ClipScorer:
         model: Any = self.model
         features: Tensor = model.encode_image(prepared.to(self.device.dtype))
         return functional.normalize(features.float(), dim=-1)
+
+
+def _check_embedded(scorer: str, files: Sequence[Path], vectors: Tensor) -> None:
+    fine = vectors.isfinite().all(1).tolist()
+    if not all(fine):
+        raise CannotDo(
+            f"The scorer {scorer!r} gave an embedding of {files[fine.index(False)]} that is not "
+            "finite.",
+            hint="Take precision = fp32; if that does not help, the model is unsound.",
+        )
 
 
 def _content_of(model: nn.Module, preprocess: Preprocess) -> Callable[[], str]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -13,9 +11,9 @@ from guided.core.shapes import expect
 from guided.errors import CorruptWeights, library_message
 from guided.fast.packed_linear import pack_linears
 from guided.nets.latent_scorer import LatentNet
-from guided.zoo import find
 from guided.zoo.belonging import check_same
 from guided.zoo.packing import load_weights
+from guided.zoo.resolve import find_folder
 
 CONFIG = "config.json"
 
@@ -55,8 +53,7 @@ def load_latent_scorer(name: str, teacher: str, device: Device | None = None) ->
         MissingWeights: there is none of that name here.
         CorruptWeights: files that do not fit together, or a student of another CLIP.
     """
-    place = Path(name).expanduser()
-    folder = place if (place / CONFIG).is_file() else find(name, "latent_scorer").folder
+    folder, _ = find_folder(name, "latent_scorer", CONFIG)
     try:
         table = read_json(folder / CONFIG)
         learnt, vae = str(table.pop("scorer_sha256")), str(table.pop("vae_sha256"))

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from guided.core.device import Device
 from guided.core.shapes import expect
 from guided.errors import CannotDo, CorruptWeights
-from guided.zoo.safe import load_tensors
+from guided.zoo.packing import load_weights
 
 Features = list[Tensor]
 Net = Literal["alex", "vgg", "squeeze"]
@@ -141,7 +141,7 @@ def lpips_distance(
         import lpips
 
         model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
-    _load_trunk(model.net, load_tensors(Path(trunk)), net, Path(trunk))
+    _load_trunk(model.net, load_weights(Path(trunk)), net, Path(trunk))
     place.prepare(model)
     heads = [head.model[-1].weight.float().flatten() for head in model.lins]
 

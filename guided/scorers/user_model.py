@@ -46,11 +46,16 @@ class ObjectScorer(ClipScorer):
     def embed_images(self, images: Tensor) -> Tensor:
         """Unit vectors [B, width], float32, of images [B, 3, H, W] in [0, 1]."""
         expect(images, "b 3 h w", "images")
-        return self._unit(self._given.embed_images(images.to(self.device.torch)), len(images))
+        vectors = self._unit(self._given.embed_images(images.to(self.device.torch)), len(images))
+        if bool(images.isfinite().all()):  # else the image is at fault
+            self._check(vectors, "an image")
+        return vectors
 
     def embed_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors [N, width], float32, of texts."""
-        return self._unit(self._given.embed_texts(list(texts)), len(texts))
+        vectors = self._unit(self._given.embed_texts(list(texts)), len(texts))
+        self._check(vectors, f"one of the texts {list(texts)[:3]}")
+        return vectors
 
     def reading(self, long_text: LongText) -> ClipScorer:
         """The object, where texts are cut; it alone knows its context.
@@ -81,6 +86,13 @@ class ObjectScorer(ClipScorer):
                 hint=f"embed_images and embed_texts must give a tensor [{rows}, D].",
             )
         return F.normalize(vectors.float(), dim=1)
+
+    def _check(self, vectors: Tensor, what: str) -> None:
+        if not bool(vectors.isfinite().all()):
+            raise CannotDo(
+                f"The scorer {self.name!r} gave an embedding of {what} that is not finite.",
+                hint="embed_images and embed_texts must give finite numbers.",
+            )
 
     def _probed(self) -> str:
         noise = torch.rand(1, 3, *self.preprocess.size, generator=torch.Generator().manual_seed(0))

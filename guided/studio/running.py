@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from guided import expectations
 from guided.core import lineage
 from guided.core.files import check_writable, make_folder, new_folder
+from guided.core.finite import check_answer
 from guided.core.foreign_syntax import foreign_syntax
 from guided.core.run import Result, Run, Step
 from guided.models import check_here
@@ -73,6 +74,8 @@ def run(
         result.failed_expectations = expectations.failed(recipe.expect, result, _reading(ctx))
         if folder is not None:
             keeper.keep(result, steps)
+        else:
+            check_answer(result.answer)
         return result
 
     def steps() -> Generator[Step[Any], None, Result]:

@@ -51,7 +51,7 @@ class CaptionOptions(MethodOptions):
     scorer: str = option(SCORER_HELP, "")
     long_text: LongText = option(LONG_TEXT_HELP, "cut")
     language: str = option(
-        "the language model instead of the kit's: a name, local-dir:FOLDER or a hub repository", ""
+        "the language model instead of the kit's: a name, a folder or a hub repository", ""
     )
     precision: Literal["fp32", "bf16"] = recipe_only(
         "precision of CLIP's text half; bf16 is quicker and not identical", "fp32"

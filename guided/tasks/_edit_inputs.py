@@ -201,7 +201,7 @@ def square_note(square: Square) -> list[float]:
     return [*square.corner, *square.across, *square.down]
 
 
-def open_mask(path: Path, subject: Subject, size: int) -> Image.Image:
+def open_mask(ctx: TaskContext, path: Path, subject: Subject, size: int) -> Image.Image:
     """The mask [size, size] for a subject: white where the picture may change.
 
     It must be as large as the subject's file, or as the generator's picture.
@@ -213,7 +213,7 @@ def open_mask(path: Path, subject: Subject, size: int) -> Image.Image:
     """
     from guided.core.images import resize
 
-    mask = read_mask(path)
+    mask = read_mask(ctx, path)
     whole = subject.photo if subject.photo is not None else subject.picture
     if mask.size == (size, size) and subject.square is None:
         return mask.convert("L")
@@ -230,16 +230,14 @@ def open_mask(path: Path, subject: Subject, size: int) -> Image.Image:
     return cut(mask, subject.square, size).convert("L")
 
 
-def read_mask(path: Path) -> Image.Image:
+def read_mask(ctx: TaskContext, path: Path) -> Image.Image:
     """The RGB picture of a mask; what is transparent in it is black: it may not change.
 
     Raises:
         UsageError: it is black everywhere.
         ImageError: no picture.
     """
-    from guided.core.images import open_image
-
-    mask = open_image(path, background=(0, 0, 0))
+    mask = ctx.open_image(path, background=(0, 0, 0))
     _check_not_black(path, mask.convert("L"))
     return mask
 
@@ -252,7 +250,9 @@ def _check_not_black(path: Path, mask: Image.Image) -> None:
         )
 
 
-def whole_mask(path: Path, whole: Image.Image, subject: Subject, size: int | None) -> Image.Image:
+def whole_mask(
+    ctx: TaskContext, path: Path, whole: Image.Image, subject: Subject, size: int | None
+) -> Image.Image:
     """The mask for a whole picture: as large as its file ``whole``, or as the square of ``size``.
 
     Raises:
@@ -262,11 +262,11 @@ def whole_mask(path: Path, whole: Image.Image, subject: Subject, size: int | Non
     """
     from guided.core.images import center_square
 
-    mask = read_mask(path)
+    mask = read_mask(ctx, path)
     if size is not None and mask.size == whole.size:
         mask = center_square(mask, size)
     elif size is not None:
-        mask = open_mask(path, subject, size)
+        mask = open_mask(ctx, path, subject, size)
     mask = mask.convert("L")
     _check_not_black(path, mask)
     if mask.getextrema()[0] == 255:

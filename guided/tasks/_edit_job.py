@@ -120,7 +120,8 @@ class EditJob:
         picture = whole if size is None else center_square(whole, size)
         subject = Subject(str(path), path.stem, picture)
         if self.options.mask is not None:
-            self.masks[subject.file] = whole_mask(self.options.mask, whole, subject, size)
+            mask = self.options.mask
+            self.masks[subject.file] = whole_mask(self.ctx, mask, whole, subject, size)
         return subject
 
     def _warn_of_stranger(self, file: Path) -> None:
@@ -165,7 +166,9 @@ class EditJob:
         path, size = self.options.mask, self.editor.size(self.models) or 0
         if path is None:
             return None
-        masks = [self.masks.get(each.file) or open_mask(path, each, size) for each in subjects]
+        masks = [
+            self.masks.get(each.file) or open_mask(self.ctx, path, each, size) for each in subjects
+        ]
         images = to_tensor([mask.convert("RGB") for mask in masks])
         return images[:, :1].to(self.ctx.device.torch)
 

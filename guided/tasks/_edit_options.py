@@ -50,7 +50,7 @@ class EditOptions(MethodOptions):
     gif: int = option("also save an animation of so many frames", 0, ge=0, le=200)
     batch: int = option("edits that are made together", 8, ge=1, le=256)
     generator: str = option("a generator's name or file", "")
-    denoiser: str = option("a diffusion model's name, or local-dir:FOLDER", "")
+    denoiser: str = option("a diffusion model's name or folder", "")
     scorer: str = option("the guiding CLIP", "")
     long_text: LongText = option(LONG_TEXT_HELP, "cut")
     identity: str = option("a face network's name or file", "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator as Stream
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -74,12 +73,6 @@ def check(options: Options) -> None:
     """Raise for what no model is needed to refuse."""
     if options.steps < 1:
         raise UsageError("steps = 0 leaves nothing but noise.", hint="Give --steps 1 or more.")
-    for name, value in (("cfg", options.cfg), ("guide-scale", options.guide_scale)):
-        if value is not None and not math.isfinite(value):
-            raise UsageError(
-                f"--{name} is {value}; it must be a finite number.",
-                hint=f"Leave --{name} out to take the default.",
-            )
     for text in options.guide:
         if Path(text).suffix.lower() in IMAGE_SUFFIXES:
             raise UsageError(

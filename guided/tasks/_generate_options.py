@@ -37,7 +37,7 @@ class Shared(TaskOptions):
 class DiffusionKeys(TaskOptions):
     """What --method diffusion knows besides."""
 
-    denoiser: str = option("a diffusion model's name, or local-dir:FOLDER (diffusion)", "")
+    denoiser: str = option("a diffusion model's name or folder (diffusion)", "")
     scheduler: str = option("ddim, ddpm, dpm++, euler, ... (diffusion); empty: the model's own", "")
     steps: int = option("denoising steps (diffusion)", 20, ge=0, le=1000)
     cfg: float | None = option(

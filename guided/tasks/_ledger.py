@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from guided.core import unfinished
+from guided.core.finite import check_answer
 from guided.core.journal import Journal, differing
 from guided.core.run import OutputImage
 from guided.core.seeds import read_seed
@@ -140,7 +140,8 @@ class Ledger:
             for key, value in entry.items()
             if isinstance(value, str) and key in ("latent", "animation")
         }
-        line = {"row": row, "entry": _finite({**entry, **plain, **files})}
+        line: dict[str, Any] = {"row": row, "entry": {**entry, **plain, **files}}
+        check_answer({row: line["entry"]})
         line |= {
             "images": {key: source_of(root / name) for key, name in plain.items()},
             "files": {key: source_of(root / name) for key, name in files.items()},
@@ -187,15 +188,6 @@ def _lines_of(folder: Path, identity: Mapping[str, Any]) -> str:
         if not differing(path, identity):
             return path.name
     raise AssertionError("there is always a free number")
-
-
-def _finite(value: Any) -> Any:
-    """The value as JSON holds it and as answers show it: None where a number is not finite."""
-    if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def source_of(*files: str | Path | None) -> str:

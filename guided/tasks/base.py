@@ -182,7 +182,9 @@ class TaskContext:
             )
         return self.kit[role]
 
-    def open_image(self, file: str | Path) -> Image.Image:
+    def open_image(
+        self, file: str | Path, *, background: tuple[int, int, int] = (255, 255, 255)
+    ) -> Image.Image:
         """The RGB picture of a file, or one that was given in memory under that name.
 
         Raises:
@@ -191,7 +193,7 @@ class TaskContext:
         from guided.core.images import open_image
 
         held = self.given.get(str(file))
-        return held.convert("RGB") if held is not None else open_image(file)
+        return held.convert("RGB") if held is not None else open_image(file, background=background)
 
     def world(self, role: str = "", model: str = "") -> World:
         """The kit's world; none where another ``model`` than the kit's own has the ``role``.

@@ -100,9 +100,12 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         str(cut) for cut in scorer.cuts([text for text, _ in parse(words)] if words else [])
     ]
     warnings += [f"A damaged shard is left out: {d}" for d in damage]
-    if lost := sum("missing" in row for row in results):
+    listed = sum(1 + len(row.get("duplicates", ())) for row in results)
+    if lost := sum("missing" in row for row in results) + sum(
+        len(row.get("missing_duplicates", ())) for row in results
+    ):
         warnings.append(
-            f"{lost} of {len(hits)} results are files that are not there now (missing): moved, gone"
+            f"{lost} of {listed} results are files that are not there now (missing): moved, gone"
             f" or unreachable. To forget them: guided index --prune --index {place}"
         )
     if warnings:
@@ -113,12 +116,16 @@ def run(options: Options, ctx: TaskContext) -> Steps:
 
 
 def _row(hit: SearchResult, *, group: bool) -> dict[str, Any]:
-    """A hit in the answer; ``missing`` where its file is not there."""
+    """A hit in the answer; ``missing`` where its file is not there, ``missing_duplicates`` where
+    some of those that look the same are not.
+    """
     from guided.retrieval.scan import missing
 
     row: dict[str, Any] = {"file": hit.file, "score": hit.score}
     if group:
         row["duplicates"] = list(hit.duplicates)
+        if lost := [file for file in hit.duplicates if missing(file)]:
+            row["missing_duplicates"] = lost
     return {**row, "missing": True} if missing(hit.file) else row
 
 

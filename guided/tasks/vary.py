@@ -56,7 +56,7 @@ class Options(TaskOptions):
     steps: int = option("denoising steps", 30, ge=1, le=1000)
     cfg: float = option("classifier-free guidance, 1 is none", 2.0, ge=1)
     batch: int = option("pictures that are made together", 8, ge=1, le=256)
-    denoiser: str = option("a denoiser's name, or local-dir:FOLDER", "")
+    denoiser: str = option("a denoiser's name or folder", "")
     scorer: str = option(SCORER_HELP, "")
     long_text: LongText = option(LONG_TEXT_HELP, "cut")
 

@@ -51,12 +51,13 @@ class Entry:
     file: Path | None = None
 
 
-def entries_of(folder: Path, encoding: str = "") -> list[Entry]:
+def entries_of(folder: Path, encoding: str = "", *, warn: bool = True) -> list[Entry]:
     """The captioned images of a folder in a fixed order: those of its tar shards, or its files.
 
     In a shard (webdataset, an uncompressed tar file) KEY.jpg and KEY.txt, or KEY.json with
     ``caption``, ``text`` or ``captions``, belong together; for files see
-    ``guided.training.captions``.  ``encoding`` is that of texts which are not UTF-8.
+    ``guided.training.captions``.  ``encoding`` is that of texts which are not UTF-8; ``warn``: what
+    is left out of files is logged.
 
     Raises:
         UsageError: no folder, or nothing captioned in it.
@@ -65,16 +66,18 @@ def entries_of(folder: Path, encoding: str = "") -> list[Entry]:
     if entries:
         return entries
     return [Entry(str(file), _opener(file), captions, file)
-            for file, captions in rows(folder, encoding)]  # fmt: skip
+            for file, captions in rows(folder, encoding, warn=warn)]  # fmt: skip
 
 
-def checked_entries(folder: Path, objective: str, encoding: str = "") -> list[Entry]:
+def checked_entries(
+    folder: Path, objective: str, encoding: str = "", *, warn: bool = True
+) -> list[Entry]:
     """A folder's captioned images, every one opened once, enough of them for an objective.
 
     Raises:
         UsageError: as ``entries_of``; too few images or captions; images that cannot be read.
     """
-    entries = entries_of(folder, encoding)
+    entries = entries_of(folder, encoding, warn=warn)
     images, captions = FEWEST.get(objective, (2, 1))
     if len(entries) < images:
         raise UsageError(
@@ -94,7 +97,7 @@ def checked_entries(folder: Path, objective: str, encoding: str = "") -> list[En
 
 
 def check_folder(folder: Path, objective: str, encoding: str = "") -> None:
-    """Look at a user's folder before anything heavy is loaded.
+    """Look at a user's folder before anything heavy is loaded; the training says what is left out.
 
     Raises:
         UsageError: no such folder, or one that the objective cannot learn from.
@@ -102,7 +105,7 @@ def check_folder(folder: Path, objective: str, encoding: str = "") -> None:
     if not folder.is_dir():
         raise UsageError(f"There is no folder {folder}.", hint="Name a folder of your own data.")
     if objective in FEWEST:
-        checked_entries(folder, objective, encoding)
+        checked_entries(folder, objective, encoding, warn=False)
 
 
 def images_digest(folder: Path, encoding: str = "") -> str:

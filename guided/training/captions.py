@@ -50,8 +50,9 @@ class CaptionSurvey:
     uncaptioned: list[Path] = field(default_factory=list)
 
 
-def rows(folder: Path, encoding: str = "") -> list[Captioned]:
-    """The captioned images below a folder, in the order of their paths; what is left out is logged.
+def rows(folder: Path, encoding: str = "", *, warn: bool = True) -> list[Captioned]:
+    """The captioned images below a folder, in the order of their paths; ``warn``: what is left
+    out is logged.
 
     Tables are those of ``guided.core.tables`` (several rows about one image add up); an image that
     no table names takes the lines of the ``.txt`` or ``.caption`` file of the same name.  Hidden
@@ -64,6 +65,8 @@ def rows(folder: Path, encoding: str = "") -> list[Captioned]:
     result = survey(folder, encoding)
     if not result.rows:
         raise _nothing(folder, result)
+    if not warn:
+        return result.rows
     result.listing.warn()
     names = [str(file.relative_to(folder)) for file in result.uncaptioned]
     for message, found in (

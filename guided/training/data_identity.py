@@ -27,7 +27,7 @@ MODEL_KEYS = {
     "scorer": "scorer", "generator": "generator", "identity": "identity", "vae": "vae",
     "denoiser": "denoiser",
 }  # fmt: skip
-_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".pkl")
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".pkl", ".npy")
 #: A file changed so short a time ago may change again within the same time stamp.
 _SETTLED_NS = 2_000_000_000
 

@@ -139,6 +139,7 @@ class TrainingJob:
     objective: TrainingObjective[Any]
     finished: bool = False
     _clock: float = field(default_factory=time.monotonic)
+    _unsound: list[str] = field(default_factory=list)
     _spent: float = field(default_factory=time.process_time)
 
     def __post_init__(self) -> None:
@@ -262,8 +263,8 @@ class TrainingJob:
         norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), settings.clip)
         values = numbers({"loss": loss, **parts, "gradient": norm})
         state.position += 1
-        bad = not all(map(finite, values.values()))
-        if self.group.all_reduce_max(float(bad))[0]:
+        self._unsound = [name for name, value in values.items() if not finite(value)]
+        if self.group.all_reduce_max(float(bool(self._unsound)))[0]:
             return None
         state.optimiser.step()
         state.ema.update(state.model, settings.batch)
@@ -276,7 +277,8 @@ class TrainingJob:
         scale, count = 0.5 * state.scale, state.rollbacks + 1
         if count > self.settings.rollbacks:
             raise CannotDo(
-                f"The loss was not finite at step {state.step} for the {count}th time.",
+                f"The {' and '.join(self._unsound[:4]) or 'loss'} was not finite at step "
+                f"{state.step} for the {count}th time.",
                 hint='Set a smaller lr or clip, or precision = "fp32".',
             )
         state.unpack(self.good)

@@ -15,7 +15,7 @@ from guided.zoo.folders import SHIPPED, user_folder
 from guided.zoo.resolve import ResolvedModel, catalogue, public_card
 from guided.zoo.structure import check_structure
 
-Format = Literal["safetensors", "torch", "nvidia"]
+Format = Literal["safetensors", "torch", "nvidia", "npy"]
 
 
 def add(file: Path, name: str | None = None) -> ResolvedModel:
@@ -29,10 +29,15 @@ def add(file: Path, name: str | None = None) -> ResolvedModel:
         MissingWeights: no such file.
         UnsafeWeights: it holds more than tensors and plain values.
         CorruptWeights: damaged, of an unknown kind, or not what the public card says.
-        UsageError: a name that is taken by a shipped model or cannot be a name.
+        UsageError: a folder, or a name that is taken by a shipped model or cannot be a name.
         OutputError: the folder cannot be written.
     """
     file = Path(file)
+    if file.is_dir():
+        raise UsageError(
+            f"{file} is a folder; only weight files are added.",
+            hint=f"A folder needs no adding: name it where a model is wanted, {file}.",
+        )
     if not file.is_file():
         raise MissingWeights(f"There is no weight file {file}.", hint="Check the path.")
     public = _public_of(file, name)
@@ -86,7 +91,7 @@ def _check_name(name: str) -> None:
 def _inspect(file: Path) -> tuple[Format, int]:
     """The format and the number of parameters of a file that loads safely."""
     check_structure(file)
-    from guided.zoo.packing import load_weights
+    from guided.zoo.packing import check_finite, load_weights
     from guided.zoo.safe import NvidiaRecord, load_nvidia_pickle
 
     if file.suffix == ".pkl":
@@ -94,7 +99,12 @@ def _inspect(file: Path) -> tuple[Format, int]:
         record = content.get("G_ema", content.get("G"))
         if not isinstance(record, NvidiaRecord):
             raise CorruptWeights(f"{file} holds no generator (G_ema or G).")
+        check_finite(record.tensors(), str(file))
         return "nvidia", sum(tensor.numel() for tensor in record.tensors().values())
+    if file.suffix == ".npy":
+        from guided.zoo.arrays import read_array
+
+        return "npy", int(read_array(file).size)
     tensors = load_weights(file)
     layout: Format = "safetensors" if file.suffix == ".safetensors" else "torch"
     return layout, sum(tensor.numel() for tensor in tensors.values())

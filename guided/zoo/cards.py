@@ -69,7 +69,7 @@ class Card(BaseModel):
     role: str = Field(min_length=1)
     kind: str = Field(min_length=1)
     file: str
-    format: Literal["safetensors", "torch", "nvidia", "folder"] = "safetensors"
+    format: Literal["safetensors", "torch", "nvidia", "npy", "folder"] = "safetensors"
     origin: Literal["trained", "public", "added"] = "trained"
     licence: str = Field(min_length=1)
     sha256: Sha256 | None = None

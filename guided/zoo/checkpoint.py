@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from guided.zoo.nvidia import NvidiaRecord, load_nvidia_pickle
-from guided.zoo.packing import load_weights
+from guided.zoo.packing import check_finite, load_weights
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         MissingWeights: no such file.
-        CorruptWeights: a damaged file.
+        CorruptWeights: a damaged file, or weights that are not finite.
         UnsafeWeights: a file that would run code.
         CannotDo: a TensorFlow pickle.
     """
@@ -60,4 +60,5 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     for name, network in load_nvidia_pickle(path).items():
         if isinstance(network, NvidiaRecord):
             tensors |= {f"{name}.{key}": value for key, value in network.tensors().items()}
+    check_finite(tensors, str(path))
     return Checkpoint(path, tensors)

@@ -12,6 +12,7 @@ from guided.errors import CannotDo, CorruptWeights, MissingWeights, nearest
 from guided.zoo.cards import CARD_FILE, NAME, Card, folder_name, read_card
 from guided.zoo.checksums import digest, verify
 from guided.zoo.folders import PUBLIC, SHIPPED, settle_network, user_folder
+from guided.zoo.gate import snapshot_of
 from guided.zoo.kits import kit_names, load_kit
 
 Place = Literal["shipped", "yours", "hub"]
@@ -61,6 +62,21 @@ def find(name: str, role: str | None = None, *, online: bool = False) -> Resolve
         check_blobs(found.folder, found.card)
     verify(found.folder, found.card)
     return found
+
+
+def find_folder(name: str, role: str, file: str) -> tuple[Path, str]:
+    """The folder of a model by name or by path, with or without ``local-dir:``, and the sha256 of
+    its weights ``file``; a repository folder of the hub is its snapshot.
+
+    Raises:
+        MissingWeights, CorruptWeights, CannotDo: as ``find``, where there is no such folder.
+    """
+    if not known(name):
+        place = snapshot_of(Path(name.removeprefix("local-dir:")))
+        if (place / file).is_file():
+            return place, digest(place / file)
+    found = find(name, role)
+    return found.folder, found.sha256
 
 
 def locate(name: str, role: str | None = None) -> ResolvedModel:
@@ -180,6 +196,21 @@ def _in_role(role: str) -> list[str]:
     return [card.name for card, _ in catalogue() if serves(card, role)]
 
 
+#: Owners in the hub of models that are often called without theirs, in small letters.
+_OWNERS = {
+    **dict.fromkeys(("gpt2-medium", "gpt2-large", "gpt2-xl"), "openai-community"),
+    "distilgpt2": "distilbert",
+    **dict.fromkeys(("stable-diffusion-2-1", "stable-diffusion-2-1-base", "sdxl-turbo", "sd-turbo",
+                     "stable-diffusion-xl-base-1.0"), "stabilityai"),
+    "stable-diffusion-v1-5": "stable-diffusion-v1-5",
+    **dict.fromkeys(("pixart-xl-2-512x512", "pixart-xl-2-1024-ms", "pixart-sigma-xl-2-1024-ms"),
+                    "PixArt-alpha"),
+    **dict.fromkeys(("clip-vit-b-32-laion2b-s34b-b79k", "clip-vit-l-14-laion2b-s32b-b82k",
+                     "clip-vit-h-14-laion2b-s32b-b79k"), "laion"),
+    **dict.fromkeys(("vit-b-16-siglip", "vit-so400m-14-siglip-384"), "timm"),
+}  # fmt: skip
+
+
 def missing(name: str, role: str | None = None) -> MissingWeights:
     """The error for a model that is not here: what it is and how to get it, or what there is for
     its role.
@@ -196,6 +227,12 @@ def missing(name: str, role: str | None = None) -> MissingWeights:
             f"The {role} {name!r} of the kit {kit!r} is not on this computer; it belongs in "
             f"{SHIPPED / name}.",
             hint=f"{other} it in a copy of the repository: scripts/build {name}",
+        )
+    if card is None and (owner := _OWNERS.get(name.lower())):
+        full = f"{owner}/{name}"
+        return MissingWeights(
+            f"There is no model called {name!r}; in the hub it is {full!r}.",
+            hint=f"Write {full}, and to fetch it run: guided models get {full} --online",
         )
     if card is None:
         there = nearest(name[:80], names() if role is None else _in_role(role))

@@ -111,7 +111,7 @@ def check_weights(path: Path) -> None:
 def check_named(values: Iterable[object]) -> None:
     """``check_structure`` of every weight file among the values of a verb's options.
 
-    A file is named by its path, the folder of a CLIP or language model by ``local-dir:FOLDER``.
+    A file is named by its path, a CLIP's or language model's folder also as ``local-dir:FOLDER``.
     Whatever is not there or is no such file is passed over.
 
     Raises:
@@ -124,8 +124,9 @@ def check_named(values: Iterable[object]) -> None:
             check_named(value)
         elif isinstance(value, (str, Path)):
             text = str(value)
-            if text.startswith("local-dir:"):
-                _check_folder(Path(text.removeprefix("local-dir:")).expanduser())
+            folder = Path(text.removeprefix("local-dir:")).expanduser()
+            if text.startswith("local-dir:") or (text and any(folder.glob("*config.json"))):
+                _check_folder(folder)
             elif Path(text).suffix in SUFFIXES and Path(text).expanduser().is_file():
                 check_structure(Path(text).expanduser())
 

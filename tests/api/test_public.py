@@ -106,7 +106,7 @@ def test_values_of_python_become_values_of_recipes() -> None:
     image = Image.new("RGB", (2, 2))
     objective = 0.5 * g.Clip("a red hat") + g.LatentL2()
     data = plain(_bound("score", (Path("a.png"), image), {"text": "x"}))
-    assert data == {"images": ["a.png", "given-1.png"], "text": "x"}
+    assert data == {"images": ["a.png", "given-1.png"], "text": ["x"]}
     assert plain.given == {"given-1.png": image}
     assert _bound("score", (["a.png", "b.png"],), {})["images"] == ["a.png", "b.png"]
     losses = plain(objective)

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 
+from guided.core.seeds import Seeds
 from guided.errors import CannotDo, CorruptWeights
 from guided.generators.diffusion.folder import _variant
 from guided.generators.diffusion.schedulers import check_terminal_snr
 from guided.language.gpt2 import Gpt2
+from guided.language.sampling import sample_tokens
 from guided.scorers.clip import load_clip
 from guided.scorers.clip_files import find
 from guided.zoo.packing import load_weights
@@ -52,6 +54,13 @@ def test_rows_without_a_token_are_no_words(folder: Path) -> None:
     save_file(state, folder / "model.safetensors")
     language = Gpt2.load(configure(folder, vocab_size=rows + 5))
     assert set(range(rows, rows + 5)) <= set(language.words.non_word_tokens)
+    assert language.words.phantom_tokens == tuple(range(rows, rows + 5))
+    language.model.lm_head.weight = torch.nn.Parameter(language.model.lm_head.weight.clone())
+    with torch.no_grad():  # the rows without a token are the likeliest by far
+        hidden = language.model.transformer(torch.tensor([[language.begin]])).last_hidden_state
+        language.model.lm_head.weight[rows:] = 1e3 * hidden[0, -1]
+    drawn = sample_tokens(language, Seeds.of(0, 8), prompt=[language.begin], end=0, length=6)
+    assert max(token for row in drawn for token in row) < rows
 
 
 def test_the_first_token_may_be_null_and_must_have_a_row(folder: Path) -> None:

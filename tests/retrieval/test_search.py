@@ -116,5 +116,5 @@ def test_the_table(tmp_path: Path) -> None:
     hits = [SearchResult("/a,b.png", 0.25, 1, ("/x.png", "/y.png"))]
     assert table(hits).splitlines() == [
         "rank,score,file,duplicates,missing",
-        '1,0.250000,"/a,b.png",/x.png|/y.png,missing',
+        '1,0.250000,"/a,b.png",/x.png|/y.png,missing|/x.png|/y.png',
     ]

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+import guided as g
 from guided.editing.latent import LatentEditor
 from guided.editing.regions import Region, elsewhere, feathered
 from guided.errors import UsageError
@@ -19,6 +20,7 @@ from guided.generators.latents import read_delta
 from guided.recipe import Recipe
 from guided.studio import run
 from guided.tasks._edit_inputs import read_mask
+from guided.tasks.base import TaskContext
 from tests.helpers import tiny_edit, tiny_faces
 
 SIZE = 32
@@ -117,7 +119,7 @@ def test_what_is_transparent_in_a_mask_stays(
         drawn.save(file, transparency=1)
     else:
         white.convert(kind).save(file)
-    assert np.array_equal(read_mask(file).convert("L"), Image.open(mask))
+    assert np.array_equal(read_mask(TaskContext(), file).convert("L"), Image.open(mask))
     if kind == "RGBA":
         options = {"images": [str(face)], "method": "delta"}
         (row,), (plain,) = (
@@ -127,12 +129,26 @@ def test_what_is_transparent_in_a_mask_stays(
         assert np.array_equal(pixels(row["image"]), pixels(plain["image"]))
 
 
+def test_a_mask_in_memory_is_that_of_its_file(
+    edit: Editing, files: dict[str, str], face: Path, mask: Path, tmp_path: Path
+) -> None:
+    (row,) = edit(images=[str(face)], method="delta", mask=str(mask))["results"]
+    clear = Image.new("LA", (SIZE, SIZE), (255, 0))
+    clear.putalpha(Image.open(mask).convert("L"))
+    own = {key: file for key, file in files.items() if key not in SPECIAL or key == "delta"}
+    own |= {"faces": "aligned", "method": "delta", "prompt": "a red hat"}
+    for out in (None, tmp_path / "saved"):
+        for held in (clear, np.asarray(Image.open(mask)) > 127):
+            result = g.edit(Image.open(face), mask=held, out=out, **own).result()
+            assert np.array_equal(np.asarray(result.images[0]), pixels(row["image"]))
+
+
 def test_a_mask_that_lets_nothing_change_is_refused(tmp_path: Path) -> None:
     painted = Image.new("RGBA", (SIZE, SIZE), (255, 255, 255, 0))
     painted.paste((0, 0, 0, 255), (0, 0, SIZE, SIZE // 2))
     painted.save(tmp_path / "black.png")
     with pytest.raises(UsageError, match=r"black\.png is black everywhere, or transparent"):
-        read_mask(tmp_path / "black.png")
+        read_mask(TaskContext(), tmp_path / "black.png")
 
 
 def test_going_on_without_the_mask_is_said(

@@ -77,7 +77,11 @@ def test_steps_carry_previews(places: tuple[str, str]) -> None:
         (["--size", 19], "not a multiple of 2"),
         (["--size", -8], "not a multiple of 2 from 2 up"),
         (["--scheduler", "ddmi"], "there are: ddim"),
-        (["--guide", "prompt", "--guide-scale", "inf"], "--guide-scale is inf"),
+        (
+            ["--guide", "prompt", "--guide-scale", "inf"],
+            "guide_scale = inf: must be a finite number",
+        ),
+        (["--cfg", "nan"], "cfg = nan: must be a finite number"),
         (["--guide", "prompt", "--guide-scale", "1e30"], "Lower --cfg and --guide-scale"),
         (["--guide", "a/cat.png"], "--guide-image a/cat.png"),
         (["--method", "difusion"], "Did you mean 'diffusion'?"),

@@ -104,6 +104,17 @@ def test_duplicates_are_folded(bundle: Path, tmp_path: Path) -> None:
     assert rows[0]["file"] == str(files[0])
     assert rows[0]["duplicates"] == [str(twin)]
     assert len(rows) == 3
+    assert "missing_duplicates" not in rows[0]
+    copy = str(shutil.copy(files[0], tmp_path / "query.png"))
+    twin.unlink()
+    files[2].unlink()
+    keys = {"query": copy, "index": str(tmp_path / "index"), "group": True, "alike": 0.9999}
+    result, _ = perform(search, None, **keys)
+    rows = result.answer["results"]
+    assert (rows[0]["file"], rows[0]["missing_duplicates"]) == (str(files[0]), [str(twin)])
+    assert [row.get("missing", False) for row in rows].count(True) == 1
+    assert result.answer["warnings"][0].startswith("2 of 4 results are files that are not there")
+    assert str(result.files["results.csv"]).splitlines()[1].endswith(f"{twin},{twin}")
 
 
 def test_a_long_query_works_and_says_that_it_was_cut(made: tuple[Path, list[Path]]) -> None:

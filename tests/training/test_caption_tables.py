@@ -12,7 +12,13 @@ from PIL import Image
 
 from guided.core.reading import LARGEST
 from guided.errors import UsageError
-from guided.training.captioned_images import SOON, check_folder, entries_of, images_digest
+from guided.training.captioned_images import (
+    SOON,
+    check_folder,
+    checked_entries,
+    entries_of,
+    images_digest,
+)
 from guided.training.captions import rows, survey
 from guided.training.data_identity import content_digests, expect_same, files_digest, model_digest
 
@@ -69,6 +75,19 @@ def test_what_is_left_out_is_counted_and_named(
     assert "t.jsonl, line 2: gone.png" in caplog.text
     assert "images without a caption, left out (2): a.png, c.png" in caplog.text
     assert "left out (1): losses.csv, line 2: it names no file" in caplog.text
+
+
+def test_a_training_says_once_what_is_left_out(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(8):
+        written(image(tmp_path / f"{number}.png").with_suffix(".txt"), f"picture {number}")
+    image(tmp_path / "none.png")
+    with caplog.at_level(logging.WARNING, "guided"):
+        check_folder(tmp_path, "clip")  # before the models are loaded
+        assert not caplog.text
+        assert len(checked_entries(tmp_path, "clip")) == 8  # the training itself
+    assert caplog.text.count("images without a caption, left out (1): none.png") == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ everything else here is the same for all of them.
 
 from guided.generators.diffusion.base import Conditioning, Family, PromptBatch
 from guided.generators.diffusion.families import families, register
-from guided.generators.diffusion.loading import load_diffusion, quiet
+from guided.generators.diffusion.loading import check_weights, load_diffusion, quiet
 from guided.generators.diffusion.model import BoundDiffusion, Diffusion
 from guided.generators.diffusion.pipeline import GuidedPipeline
 from guided.generators.diffusion.portrait_folder import load_own, parts_of
@@ -20,6 +20,7 @@ __all__ = [
     "GuidedPipeline",
     "PromptBatch",
     "families",
+    "check_weights",
     "load_diffusion",
     "load_own",
     "parts_of",

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from guided.errors import CannotDo, UsageError
+from guided.generators.diffusion.sizes import check_sizes
 
 if TYPE_CHECKING:
     from guided.generators.diffusion.pipeline import GuidedPipeline
@@ -82,6 +83,8 @@ class Family(ABC, Generic[C]):
     and runs once a step, without negatives.  ``latent_scorer``: the scorer of latents reads its
     latents.  ``joins_windows``: its denoiser takes text of any length with a mask, so that a long
     prompt may be read in windows.
+    ``text_width`` is the key of the denoiser's settings for the width of the texts that
+    it reads: that of the text encoder, of several together ("": not compared).
     """
 
     name: ClassVar[str]
@@ -93,6 +96,7 @@ class Family(ABC, Generic[C]):
     embeds_guidance: ClassVar[bool] = False
     latent_scorer: ClassVar[bool] = False
     joins_windows: ClassVar[bool] = False
+    text_width: ClassVar[str] = ""
 
     # ----------------------------------------------------------------------- parts
 
@@ -112,8 +116,10 @@ class Family(ABC, Generic[C]):
 
         Raises:
             CannotDo: a denoiser that asks for more than noisy latents, a time step and words.
+            CorruptWeights: parts of different models.
         """
-        check_supported(pipe.denoiser, pipe.vae)
+        check_supported(pipe.denoiser)
+        check_sizes(pipe)
 
     def optimize(self, pipe: GuidedPipeline, device: torch.device) -> None:
         """Make a pipeline's denoiser fast on the device that it was put on."""
@@ -223,25 +229,15 @@ def _stats(config: Any, like: Tensor) -> tuple[Tensor, Tensor] | None:
     return middle, spread
 
 
-def check_supported(denoiser: Any, vae: Any) -> None:
+def check_supported(denoiser: Any) -> None:
     """Refuse denoisers that ask for more than noisy latents, a time step and words.
 
     Raises:
-        CannotDo: a distilled one that is told the strength of guidance, or one that also reads
-            a mask or a picture.
+        CannotDo: a distilled one that is told the strength of guidance.
     """
-    config = denoiser.config
-    if config.get("time_cond_proj_dim"):
+    if denoiser.config.get("time_cond_proj_dim"):
         raise CannotDo(
             "This denoiser was distilled to be told the strength of guidance (time_cond_proj_dim), "
             "which is not supported.",
             hint="Take the model that it was distilled from.",
-        )
-    takes, there = int(config.in_channels), int(vae.config.latent_channels)
-    if takes != there:
-        raise CannotDo(
-            f"This denoiser reads {takes} channels, but the autoencoder's latents have {there}: it "
-            "was made for inpainting or for instructions.",
-            hint="Take a text-to-image model; guided edit --method inpaint does without a mask "
-            "channel.",
         )

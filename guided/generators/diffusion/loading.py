@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from guided.core.device import Device
 from guided.errors import CannotDo, CorruptWeights, library_message
 from guided.generators.diffusion.folder import COPY, read_index
@@ -16,6 +18,7 @@ from guided.generators.diffusion.pipeline import OPTIONAL, GuidedPipeline
 from guided.generators.diffusion.schedulers import SCHEDULERS
 from guided.zoo.gate import snapshot_of
 from guided.zoo.gate_calls import load_pipeline
+from guided.zoo.packing import check_finite
 
 
 @contextlib.contextmanager
@@ -45,7 +48,7 @@ def load_diffusion(
     Raises:
         MissingWeights: a component that is not there; it is named.
         UnsafeWeights: a component of an unknown class, or weights that are pickled.
-        CorruptWeights: files that do not fit together.
+        CorruptWeights: files that do not fit together, or weights that are not finite.
     """
     place = snapshot_of(Path(folder))
     index = read_index(place)
@@ -63,7 +66,19 @@ def load_diffusion(
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         reason = library_message(error)
         raise CorruptWeights(f"{place} cannot be loaded: {reason}.", hint=COPY) from error
+    check_weights(pipe, place)
     return Diffusion(pipe, name=name or place.name, device=device)
+
+
+def check_weights(pipe: GuidedPipeline, folder: Path) -> None:
+    """Accept a pipeline from a folder whose weights are all finite.
+
+    Raises:
+        CorruptWeights: NaN or infinity; the part and the tensor are named.
+    """
+    for part, net in pipe.components.items():
+        if isinstance(net, nn.Module):
+            check_finite(net.state_dict(), str(folder / part))
 
 
 def _known_scheduler(folder: Path, kind: str) -> None:

@@ -53,6 +53,7 @@ class PixArt(Family[PixArtConditioning]):
     }
     cfg = 4.5
     joins_windows = True
+    text_width = "caption_channels"
 
     def settings(self, pipeline_class: str) -> dict[str, Any]:
         """How many tokens the folder's model reads."""

@@ -45,6 +45,7 @@ class StableDiffusion(Family[Conditioning]):
     }
     cfg = 7.5
     joins_windows = True
+    text_width = "cross_attention_dim"
 
     def prepare(self, pipe: GuidedPipeline) -> None:
         """Check the parts, and correct settings of old folders."""

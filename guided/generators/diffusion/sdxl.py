@@ -54,6 +54,7 @@ class StableDiffusionXL(Family[SdxlConditioning]):
     required = ("text_encoder_2",)
     cfg = 5.0
     joins_windows = True
+    text_width = "cross_attention_dim"
 
     def encode_prompt(self, pipe: GuidedPipeline, batch: PromptBatch) -> SdxlConditioning:
         """Hidden states of both encoders side by side, the second's pooled text, and the sizes."""

@@ -22,6 +22,7 @@ from guided.core.long_texts import cut_of, is_longer, windows
 from guided.core.offload import execution_device
 from guided.errors import CannotDo, library_message
 from guided.generators.diffusion.base import Conditioning, PromptBatch
+from guided.generators.diffusion.sizes import check_tokens
 
 logger = logging.getLogger(__name__)
 
@@ -127,6 +128,7 @@ def stock_embeddings(
 
     ``stock`` is diffusers' own pipeline around the parts of ``pipe``.
     """
+    check_tokens(pipe, dict.fromkeys([*batch.prompts, *batch.negatives]))
     report_truncation(pipe, [*batch.prompts, *batch.negatives])
     with torch.no_grad(), suppress_logging():
         return stock.encode_prompt(

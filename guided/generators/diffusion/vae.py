@@ -21,9 +21,8 @@ from torch import Tensor
 from guided.core.device import Device, widened
 from guided.core.reading import read_json
 from guided.errors import CorruptWeights, library_message
-from guided.zoo import find
-from guided.zoo.checksums import digest
 from guided.zoo.gate_calls import load_part
+from guided.zoo.resolve import find_folder
 
 VAE, TINY, PREVIEW = "vae", "tiny", "preview.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -70,11 +69,7 @@ def find_autoencoder(wanted: str) -> tuple[Path, str]:
     Raises:
         MissingWeights: there is none of that name, and no such folder.
     """
-    place = Path(wanted).expanduser()
-    if (place / VAE / WEIGHTS).is_file():
-        return place, digest(place / VAE / WEIGHTS)
-    found = find(wanted, "vae")
-    return found.folder, found.sha256
+    return find_folder(wanted, "vae", f"{VAE}/{WEIGHTS}")
 
 
 def factor_of(vae: Any) -> int:

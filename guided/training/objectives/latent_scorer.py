@@ -38,9 +38,9 @@ from guided.training.objectives.denoiser import DenoiserObjective, DenoiserSetti
 from guided.training.pair_objective import PairObjective
 from guided.training.pairs import PairDataset
 from guided.training.prefetch import to_device
-from guided.zoo import find
 from guided.zoo.checksums import digest
 from guided.zoo.gate_calls import load_part
+from guided.zoo.resolve import find_folder
 
 _LEVELS = (0.05, 0.3, 0.6, 0.9)
 _WATCHED, _TRACED = 256, 64
@@ -110,10 +110,7 @@ class LatentScorerObjective(PairObjective[TeacherTargets]):
     @cached_property
     def folder(self) -> Path:
         """The denoiser's folder."""
-        place = Path(self.settings.denoiser).expanduser()
-        if (place / TRANSFORMER).is_dir():
-            return place
-        return find(self.settings.denoiser, "denoiser").folder
+        return find_folder(self.settings.denoiser, "denoiser", f"{TRANSFORMER}/config.json")[0]
 
     @cached_property
     def noisy(self) -> DenoiserObjective:

@@ -26,8 +26,9 @@ from guided.worlds.portraits.attributes import Attributes
 from guided.worlds.portraits.training.reading import CLASSES, accuracies, floors
 from guided.worlds.portraits.training.world_data import codes_of
 from guided.zoo.packing import load_weights
-from guided.zoo.resolve import find
+from guided.zoo.resolve import find_folder
 
+WEIGHTS = "model.safetensors"
 #: Pictures in one pass through the network.
 ROWS = 128
 
@@ -72,27 +73,27 @@ class Reader:
 
     @classmethod
     def load(cls, name: str = "reader", device: Device | None = None) -> Reader:
-        """The reader of that name from the zoo.
+        """The reader of that name, or in that folder.
 
         Raises:
             MissingWeights: there is none of that name here.
             CorruptWeights: its files are damaged or do not fit together.
         """
-        found = find(name, role="reader")
+        folder, sha256 = find_folder(name, "reader", WEIGHTS)
         try:
-            config = read_json(found.folder / "config.json")
+            config = read_json(folder / "config.json")
             net = ReaderNet(CLASSES, **config)
             net.load_state_dict(
                 {name: t.float() if t.is_floating_point() else t
-                 for name, t in load_weights(found.path).items()}
+                 for name, t in load_weights(folder / WEIGHTS).items()}
             )  # fmt: skip
         except (OSError, ValueError, TypeError, RuntimeError) as error:
             raise CorruptWeights(
-                f"The reader {name!r} in {found.folder} does not fit this version: "
+                f"The reader {name!r} in {folder} does not fit this version: "
                 f"{library_message(error)}.",
                 hint="Get it again, or rebuild it with scripts/build reader.",
             ) from error
-        return cls(net, device or Device.pick(), found.sha256)
+        return cls(net, device or Device.pick(), sha256)
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[ReaderOutput]:
