@@ -72,10 +72,7 @@ def run(
 
     def finish(result: Result, steps: Sequence[Step[Any]]) -> Result:
         result.failed_expectations = expectations.failed(recipe.expect, result, _reading(ctx))
-        if folder is not None:
-            keeper.keep(result, steps)
-        else:
-            check_answer(result.answer)
+        keeper.keep(result, steps) if folder is not None else check_answer(result.answer)
         return result
 
     def steps() -> Generator[Step[Any], None, Result]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,19 +101,25 @@ def run(options: Options, ctx: TaskContext) -> Steps:
         str(cut) for cut in scorer.cuts([text for text, _ in parse(words)] if words else [])
     ]
     warnings += [f"A damaged shard is left out: {d}" for d in damage]
-    listed = sum(1 + len(row.get("duplicates", ())) for row in results)
-    if lost := sum("missing" in row for row in results) + sum(
-        len(row.get("missing_duplicates", ())) for row in results
-    ):
-        warnings.append(
-            f"{lost} of {listed} results are files that are not there now (missing): moved, gone"
-            f" or unreachable. To forget them: guided index --prune --index {place}"
-        )
+    warnings += _lost(results, place)
     if warnings:
         answer["warnings"] = warnings
     sheet = contact_sheet(hits)
     sheets = [] if sheet is None else [OutputImage("results.png", sheet)]
     return Result(answer, sheets, {"results.csv": table(hits)})
+
+
+def _lost(results: Sequence[Mapping[str, Any]], place: Path) -> list[str]:
+    """A warning of results whose files are not there, where there are some."""
+    listed = sum(1 + len(row.get("duplicates", ())) for row in results)
+    own = sum("missing" in row for row in results)
+    lost = own + sum(len(row.get("missing_duplicates", ())) for row in results)
+    if not lost:
+        return []
+    return [
+        f"{lost} of {listed} results are files that are not there now (missing): moved, gone or "
+        f"unreachable. To forget them: guided index --prune --index {place}"
+    ]
 
 
 def _row(hit: SearchResult, *, group: bool) -> dict[str, Any]:

@@ -125,10 +125,18 @@ def check_named(values: Iterable[object]) -> None:
         elif isinstance(value, (str, Path)):
             text = str(value)
             folder = Path(text.removeprefix("local-dir:")).expanduser()
-            if text.startswith("local-dir:") or (text and any(folder.glob("*config.json"))):
+            if text.startswith("local-dir:") or (text and _is_model(folder)):
                 _check_folder(folder)
             elif Path(text).suffix in SUFFIXES and Path(text).expanduser().is_file():
                 check_structure(Path(text).expanduser())
+
+
+def _is_model(folder: Path) -> bool:
+    """Whether there is a folder with the settings of a model; a text need be no path at all."""
+    try:
+        return any(folder.glob("*config.json"))
+    except (OSError, ValueError):
+        return False
 
 
 def _check_folder(folder: Path) -> None:

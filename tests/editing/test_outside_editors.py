@@ -145,8 +145,8 @@ def test_recipes_of_0_1_0_are_understood() -> None:
         "steps": 100, "rate": 0.1, "space": "auto", "mapper": "", "delta": "", "reweight": [],
         "statistics": "", "alpha": 4.1, "refine_steps": 30, "refine_rate": 0.03, "near": 0.002,
     }  # fmt: skip
-    old = {"task": "edit", "images": ["a.png"], "prompt": ["x"], **flat, "denoise_steps": 12}
-    assert Recipe.of({**old, "method": "p2p"}).data()["p2p"]["steps"] == 12
+    old = {"task": "edit", "images": ["a.png"], "prompt": ["x"], **flat, "denoise_steps": 13}
+    assert Recipe.of({**old, "method": "p2p"}).data()["p2p"]["steps"] == 13
     assert Recipe.of({**old, "denoise_steps": 30, "method": "refine"}).data()["refine"] == {
         "steps": 30, "rate": 0.03, "amount": 0.6, "delta": "", "template": [], "truncation": 0.7,
         "invert": "encoder", "invert_steps": 300,

@@ -25,7 +25,10 @@ from guided.tasks.base import TaskOptions, argument, option, recipe_only
 _TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 _KEYS = st.one_of(st.text(string.ascii_lowercase + "_-", min_size=1, max_size=8), _TEXT)
 _PLAIN = st.one_of(
-    st.booleans(), st.integers(-(2**63), 2**63 - 1), st.floats(allow_nan=False, allow_infinity=False), _TEXT
+    st.booleans(),
+    st.integers(-(2**63), 2**63 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    _TEXT,
 )
 _VALUES = st.recursive(
     _PLAIN,

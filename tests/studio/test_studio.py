@@ -309,7 +309,7 @@ def test_plan_names_models_and_folder(tmp_path: Path) -> None:
     plan = studio.plan(
         Recipe.of({"task": "score", "images": ["a"], "text": ["b"], "scorer": "local-dir:none"})
     )
-    assert plan.missing[0].missing == "There is no folder none."
+    assert plan.missing[0].missing == "There is no folder none. Check the path."
     with pytest.raises(UsageError, match=r"There is no kit 'portrait'\. Did you mean 'portraits'"):
         studio.plan(Recipe.of({"task": "score", "images": ["a"], "text": ["b"], "kit": "portrait"}))
 

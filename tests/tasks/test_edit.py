@@ -356,7 +356,14 @@ def test_the_portraits_kit_warns_of_a_photo(
 
 
 def test_needs_follow_the_options() -> None:
-    assert verb.needs(verb.Options(prompt=["x"])) == ("generator", "scorer", "delta")
+    kit = {"generator": "g", "delta": "d"}
+    assert verb.needs(verb.settle(verb.Options(prompt=["x"]), kit)) == (
+        "generator", "scorer", "delta",
+    )  # fmt: skip
+    kit |= {"denoiser": "n", "prior": "p"}
+    picture = verb.Options(prompt=["x"], images=[Path("a.jpg")])
+    assert verb.needs(verb.settle(picture, kit)) == ("denoiser", "scorer")
+    assert verb.needs(verb.settle(picture.model_copy(update={"fast": True}), kit))[-1] == "delta"
     assert verb.needs(verb.Options(prompt=["x"], scorer="own.pt")) == ("generator", "scorer")
     search = {"method": "optimise", "keep_identity": 0.1}
     options = verb.Options(prompt=["x"], images=[Path("a.jpg")], **search)

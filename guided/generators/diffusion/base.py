@@ -82,9 +82,9 @@ class Family(ABC, Generic[C]):
     CLIP embeddings of images.  ``embeds_guidance``: it is told the scale of guidance as a number,
     and runs once a step, without negatives.  ``latent_scorer``: the scorer of latents reads its
     latents.  ``joins_windows``: its denoiser takes text of any length with a mask, so that a long
-    prompt may be read in windows.
-    ``text_width`` is the key of the denoiser's settings for the width of the texts that
-    it reads: that of the text encoder, of several together ("": not compared).
+    prompt may be read in windows.  ``text_width`` is the key of the denoiser's settings for the
+    width of the texts that it reads: that of the text encoder, of several together ("": not
+    compared).
     """
 
     name: ClassVar[str]

@@ -115,9 +115,10 @@ def test_pictures_are_those_of_the_verb(
     for method in unclip.WAYS:
         made = context.maker(method)([text] * 2, seeds)
         for image, seed in zip(made, seeds, strict=True):
+            imagined = {"prior": str(prior), "prior_steps": 2} if method == "unclip" else {}
             options = generate.Options(
-                prompts=[text], method=method, denoiser=f"local-dir:{denoiser}", prior=str(prior),
-                scorer=f"local-dir:{bundle}", steps=2, cfg=2.0, prior_steps=2,
+                prompts=[text], method=method, denoiser=f"local-dir:{denoiser}",
+                scorer=f"local-dir:{bundle}", steps=2, cfg=2.0, **imagined,
             )  # fmt: skip
             run = generate.run(options, TaskContext(seed=seed, device_name="cpu"))
             while True:
