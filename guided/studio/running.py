@@ -22,7 +22,7 @@ from guided.studio.planning import check_placement, kit_of, needs_of_recipe, wan
 from guided.tasks.base import TaskContext
 from guided.zoo.folders import settle_network
 from guided.zoo.kits import kit_world
-from guided.zoo.structure import check_named
+from guided.zoo.named_files import check_named
 
 if TYPE_CHECKING:
     from PIL import Image
