@@ -131,7 +131,7 @@ class EditJob:
         self.warn(
             f"{file} does not look like {self.world.image}, the only thing the "
             f"{self.world.name} kit knows. For a photograph run: guided edit {file} "
-            f'--prompt "{prompt}" --kit photo --landmarks x,y,x,y,x,y,x,y'
+            f'--prompt "{prompt}" --kit photo --method ddpm'
         )
 
     def pairs(self, subjects: Sequence[Subject]) -> list[tuple[int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,8 +74,9 @@ class Outputs:
         latent = None if edit.change is None else f"{name}.safetensors"
         image = self._picture(f"{name}.png", edit.whole(self.options.paste), edit, latent)
         entry: dict[str, Any] = {
-            "file": edit.subject.file, "prompt": edit.prompt, "method": edit.method,
-            "image": image, "strength": edit.strength, "metrics": edit.metrics,
+            "file": edit.subject.file, "prompt": edit.prompt, **verdict(edit.metrics),
+            "method": edit.method, "image": image, "strength": edit.strength,
+            "metrics": edit.metrics,
         }  # fmt: skip
         if edit.tried:
             entry["tried"] = list(edit.tried)
@@ -116,6 +117,20 @@ class Outputs:
             free = f"{name}-{number}"
         self.taken.add(free)
         return free
+
+
+def verdict(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """The key ``verdict``: what CLIP says of an edit, in a line; nothing where it was not asked."""
+    if "agrees" not in metrics:
+        return {}
+    cosines = f"({metrics['clip_before']:.2f} before, {metrics['clip_after']:.2f} now)"
+    if not metrics["agrees"]:
+        text = f"CLIP does not see it {cosines}: other words or a larger --strength may help"
+    elif metrics["clip_gain"] > 0:
+        text = f"CLIP sees it {cosines}"
+    else:
+        text = f"CLIP sees it, but no better than before {cosines}: was it there already?"
+    return {"verdict": text}
 
 
 def side_by_side(images: Sequence[Image.Image]) -> Image.Image:

@@ -352,7 +352,7 @@ def test_the_portraits_kit_warns_of_a_photo(
         steps.result()
     assert "does not look like a drawn portrait" in caplog.text
     assert f"guided edit {tmp_path / 'me.jpg'}" in caplog.text
-    assert "--kit photo --landmarks" in caplog.text
+    assert "--kit photo --method ddpm" in caplog.text
 
 
 def test_needs_follow_the_options() -> None:

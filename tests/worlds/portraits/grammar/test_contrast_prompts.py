@@ -42,3 +42,21 @@ def test_rivals_of_one_fact_stay_together() -> None:
     shapes, colors = contrast_prompts_by_attribute("an orange top hat")
     assert "an orange cap" in shapes
     assert "a red top hat" in colors
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("a guy in shades", "a guy in round glasses"),
+        ("in front of a red backdrop", "in front of a green backdrop"),
+        ("red wall behind", "a green wall behind"),
+        ("a grumpy lady", "a shocked lady"),
+        ("someone in a navy snapback", "someone in a red cap"),
+    ],
+)
+def test_plain_english_has_rivals_too(text: str, other: str) -> None:
+    assert other in contrast_prompts(text)
+
+
+def test_words_of_no_phrase_have_no_rivals() -> None:
+    assert contrast_prompts("a wall and a road, behind the hills") == []

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import open_clip
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
+from guided.errors import CannotDo
 from guided.nets.clip_text import encode_trimmed
 from guided.training.clip_bundle import END_ID, train_tokenizer
 from guided.training.contrastive_losses import hit_rate
@@ -250,3 +253,58 @@ def test_small_losses_by_hand() -> None:
     assert float(masked_cross_entropy(logits, torch.tensor([0, -1]))) == pytest.approx(math.log(2))
     true = torch.tensor([[False, False], [True, False]])
     assert float(hit_rate(logits, true)) == 1
+
+
+# ------------------------------------------------------------------ one tower alone
+
+
+@pytest.fixture(scope="module")
+def started(objective: ClipObjective, tmp_path_factory: pytest.TempPathFactory) -> ClipObjective:
+    """An objective that tunes the text tower of a CLIP which is there."""
+    file = tmp_path_factory.mktemp("start") / "open_clip_model.safetensors"
+    first = objective.build()
+    tensors = {name: t.contiguous() for name, t in first.clip.state_dict().items()}  # type: ignore[union-attr, operator]
+    save_file(tensors, file)
+    ctx = replace(objective.ctx, start=file)
+    tuned = ClipObjective(Settings(**SMALL, lock_image=True, keep_texts=1.0, free=1.0), ctx)
+    tuned.__dict__["tokenizer"] = objective.tokenizer
+    return tuned
+
+
+def test_a_locked_image_tower_stays_and_texts_learn(started: ClipObjective) -> None:
+    share = BatchContext(3, 0, 8)
+    model = started.build().train()
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    loss, parts = started.loss(model, started.batch(share), share)
+    loss.backward()
+    optimiser.step()
+    moved = {n for n, t in model.state_dict().items() if not torch.equal(t, before[n])}
+    assert "clip.token_embedding.weight" in moved
+    assert not [name for name in moved if name.startswith("clip.visual.")]
+    assert "keep_texts" in parts
+
+
+def test_kept_texts_cost_nothing_until_they_are_read_otherwise(started: ClipObjective) -> None:
+    share = BatchContext(3, 0, 8)
+    model = started.build()
+    started.restore(model, load_file(started.ctx.start))  # type: ignore[arg-type]
+    batch = started.batch(share)
+    assert batch.kept is not None
+    assert batch.kept.shape[0] == 4
+    same = started.loss(model, batch, share)[1]["keep_texts"]
+    assert float(same.detach()) < 1e-9
+    with torch.no_grad():
+        model.clip.token_embedding.weight.add_(0.05 * torch.randn(1, 32))  # type: ignore[union-attr, operator]
+    other = started.loss(model, batch, share)[1]["keep_texts"]
+    assert float(other.detach()) > 1e-5
+
+
+@pytest.mark.parametrize("key", ["lock_image", "keep_texts"])
+def test_tuning_needs_weights_to_start_from(objective: ClipObjective, key: str) -> None:
+    made = ClipObjective(Settings(**SMALL, **{key: 1}), objective.ctx)
+    made.__dict__["tokenizer"] = objective.tokenizer
+    share = BatchContext(3, 0, 8)
+    with pytest.raises(CannotDo, match="start=FOLDER"):
+        made.loss(made.build(), made.batch(share), share)
+    made.close()
