@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from guided.generators.diffusion import Diffusion
     from guided.nets.delta import DeltaNet
     from guided.scorers.clip import ClipScorer
+    from guided.scorers.latent import LatentClip
 
 
-def check_directions(relevance: Tensor, scorer: ClipScorer) -> None:
+def check_directions(relevance: Tensor, scorer: ClipScorer, name: str) -> None:
     """Accept channel statistics [channels, D] of features as wide as the scorer's.
 
     Raises:
@@ -28,7 +29,7 @@ def check_directions(relevance: Tensor, scorer: ClipScorer) -> None:
     """
     if relevance.shape[1] != scorer.width:
         raise CannotDo(
-            f"The statistics are {relevance.shape[1]} wide, the scorer {scorer.name!r} "
+            f"The statistics {name} are {relevance.shape[1]} wide, the scorer {scorer.name!r} "
             f"{scorer.width}: they were made with another CLIP."
         )
 
@@ -44,6 +45,28 @@ def check_delta(net: DeltaNet, scorer: ClipScorer, name: str) -> None:
             f"The delta mapper {name} was made for features of {net.embed} numbers; those of the "
             f"scorer {scorer.name!r} have {scorer.width}.",
             hint="Scorer, generator and delta mapper must belong together.",
+        )
+
+
+def check_latent_scorer(student: LatentClip, model: Diffusion, scorer: ClipScorer) -> None:
+    """Accept a scorer of latents for a model's latents, with features as wide as the scorer's.
+
+    Raises:
+        CannotDo: latents of other channels, or features of another width.
+    """
+    reads, features = student.net.shape["channels"], student.net.shape["features"]
+    made = int(model.pipe.vae.config.latent_channels)
+    hint = "Take --decode tiny or vae, or a scorer of latents that was trained with both."
+    if reads != made:
+        raise CannotDo(
+            f"The scorer of latents reads {reads} channels; the model {model.name!r} makes {made}.",
+            hint=hint,
+        )
+    if features != scorer.width:
+        raise CannotDo(
+            f"The scorer of latents has features of {features} numbers; those of the scorer "
+            f"{scorer.name!r} have {scorer.width}.",
+            hint=hint,
         )
 
 

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from guided.core.world import WorldReader, load_world
 from guided.errors import CannotDo, CorruptWeights, MissingWeights
-from guided.models.belonging import check_delta, check_directions, check_image_embeddings
+from guided.models.belonging import (
+    check_delta,
+    check_directions,
+    check_image_embeddings,
+    check_latent_scorer,
+)
 from guided.models.named import ModelT, NamedModels
 from guided.models.references import Reference
 
@@ -103,8 +108,10 @@ class Models(NamedModels):
             return None
         try:
             folder = reference.locate(online=self.online, whole=True).folder
-            return load_latent_scorer(str(folder), scorer.fingerprint, self.device)
-        except (MissingWeights, CorruptWeights):
+            student = load_latent_scorer(str(folder), scorer.fingerprint, self.device)
+            check_latent_scorer(student, model, scorer)
+            return student
+        except (MissingWeights, CorruptWeights, CannotDo):
             if asked:
                 raise
             return None
@@ -194,7 +201,7 @@ class Models(NamedModels):
         from guided.models.loading import load_directions
 
         relevance = self._by_file("directions", lambda path: load_directions(path, self.device))
-        check_directions(relevance, self.scorer)
+        check_directions(relevance, self.scorer, self.named("directions"))
         return relevance
 
     @property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from safetensors.torch import save_file
 
 from guided.errors import CannotDo, CorruptWeights
 from guided.models import Models
+from guided.models.belonging import check_directions, check_latent_scorer
 from guided.zoo.belonging import check_same
 from guided.zoo.folders import SHIPPED
 from tests.helpers import small_own
@@ -109,3 +111,30 @@ def test_losses_get_the_models_of_the_roles_they_need(files: dict[str, Path]) ->
         run.of_roles(["identity"])
     with pytest.raises(CannotDo, match="no model in the role 'device_name'"):
         run.of_roles(["device_name"])
+
+
+@pytest.mark.parametrize(
+    ("made", "width", "message"),
+    [
+        (8, 24, "reads 4 channels; the model 'sd' makes 8"),
+        (4, 20, "features of 24 numbers; those of the scorer 'clip' have 20"),
+        (4, 24, ""),
+    ],
+)
+def test_a_scorer_of_latents_fits_model_and_scorer(made: int, width: int, message: str) -> None:
+    student: Any = SimpleNamespace(net=SimpleNamespace(shape={"channels": 4, "features": 24}))
+    vae = SimpleNamespace(config=SimpleNamespace(latent_channels=made))
+    model: Any = SimpleNamespace(name="sd", pipe=SimpleNamespace(vae=vae))
+    scorer: Any = SimpleNamespace(name="clip", width=width)
+    if not message:
+        check_latent_scorer(student, model, scorer)
+        return
+    with pytest.raises(CannotDo, match=message):
+        check_latent_scorer(student, model, scorer)
+
+
+def test_statistics_of_another_width_are_refused_by_name() -> None:
+    scorer: Any = SimpleNamespace(name="clip", width=24)
+    check_directions(torch.zeros(6, 24), scorer, "s.safetensors")
+    with pytest.raises(CannotDo, match=r"s\.safetensors are 20 wide, the scorer 'clip' 24"):
+        check_directions(torch.zeros(6, 20), scorer, "s.safetensors")
