@@ -226,7 +226,7 @@ def test_the_gallery_shows_the_edits(
     loader.exec_module(gallery)
     kit = {role: file for role, file in models.items() if role != "mappers"}
     monkeypatch.setattr("guided.zoo.kits.load_kit", lambda _: kit)
-    assert gallery.edits().size == (12 * 32, 4 * (32 + 14))
+    assert gallery.edits().size == (12 * 128, 3 * (128 + 14))
     kit["delta"] = str(tmp_path / "none.safetensors")
     monkeypatch.setattr(gallery, "GALLERY", tmp_path)
     monkeypatch.setattr("sys.argv", ["gallery", "edits"])
