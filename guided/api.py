@@ -178,10 +178,10 @@ def verb(name: str) -> Callable[..., Run[Result]]:
     def start(*arguments: Any, **options: Any) -> Run[Result]:
         plain = _Plain()
         data = plain.options(_bound(name, arguments, options))
-        kept = {key: value for key, value in data.items() if value is not None}
-        if "dtype" in kept:
-            kept["dtype"] = dtype_name(kept["dtype"])
-        recipe = Recipe.of({**kept, "task": name}, f"guided.{name}()")
+        named = {key: value for key, value in data.items() if value is not None}
+        if "dtype" in named:
+            named["dtype"] = dtype_name(named["dtype"])
+        recipe = Recipe.of({**named, "task": name}, f"guided.{name}()")
         return studio.run(
             recipe, save=recipe.out is not None, given=plain.given, objects=plain.objects
         )

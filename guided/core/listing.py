@@ -83,12 +83,12 @@ def list_folder(folder: Path, skip: Path | None = None) -> Listing:
             listing.unreachable[str(error.filename)] = error.strerror or str(error)
 
     for place, folders, names in os.walk(root, onerror=closed):
-        seen = sorted(name for name in folders if not name.startswith("."))
-        paths = {name: os.path.join(place, name) for name in seen}  # noqa: PTH118
-        linked = {name for name in seen if os.path.islink(paths[name])}  # noqa: PTH114
+        visible = sorted(name for name in folders if not name.startswith("."))
+        paths = {name: os.path.join(place, name) for name in visible}  # noqa: PTH118
+        linked = {name for name in visible if os.path.islink(paths[name])}  # noqa: PTH114
         listing.left_out.update({paths[name]: _LINKED for name in linked})
         folders[:] = [
-            name for name in seen
+            name for name in visible
             if name not in linked and (hidden is None or os.path.realpath(paths[name]) != hidden)
         ]  # fmt: skip
         for name in sorted(names):

@@ -130,8 +130,8 @@ def _loss(table: LossTable) -> Loss:
         loss: Loss = TypeAdapter(kind).validate_python(given)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise RecipeError(f"The loss {table.kind!r}: {place}: {first['msg']}.") from error
+        key = ".".join(str(part) for part in first["loc"])
+        raise RecipeError(f"The loss {table.kind!r}: {key}: {first['msg']}.") from error
     return loss
 
 

@@ -30,16 +30,16 @@ def checked(common: Mapping[str, Any], source: str, *, keep: bool = False) -> di
     Raises:
         RecipeError: a value that there is not; the nearest is named.
     """
-    kept = dict(common)
+    keys = dict(common)
     for key, allowed in CHOICES.items():
-        value = kept.get(key)
+        value = keys.get(key)
         if value is not None and value not in allowed:
             raise RecipeError(
                 f"{source}: {key} = {str(value)[:40]!r}: must be one of {', '.join(allowed)}.",
                 hint=nearest(str(value), allowed),
             )
-        if key in kept and value in (None, allowed[0]):
-            kept[key] = None
+        if key in keys and value in (None, allowed[0]):
+            keys[key] = None
             if not keep:
-                del kept[key]
-    return kept
+                del keys[key]
+    return keys

@@ -1,12 +1,15 @@
-"""Change pictures by words: find the latent whose picture fits the prompt.
+"""Change pictures by words, until CLIP agrees with them.
 
-A picture is inverted to the generator's latent (or given as one), moved until CLIP agrees with
-the prompt, and drawn again.  Faces in photographs are cut out by four landmarks, edited, and put
-back.  Without pictures, random portraits are edited.  The change is saved beside the picture:
-another strength, or a further edit, starts from it.
+By itself the CLIP embedding of a picture is turned towards the prompt and drawn again by a
+diffusion model (text-diff), at the least strength at which CLIP sees what was asked for; where it
+never does, directional is tried too, and the answer says so.  The methods sdedit, inpaint, ddim,
+ddpm and p2p also draw by diffusion.
 
-The methods sdedit, inpaint, ddim, ddpm, p2p, directional and text-diff have no such latent: a
-diffusion model draws the picture again.  The options of a method stand under its name in recipes.
+The others (delta, refine, optimise, direction, mapper) find the picture's latent in a generator, or
+are given it, and move that.  Faces in photographs are cut out by four landmarks, edited, and put
+back; without pictures, random portraits are edited; the change is saved beside the picture:
+another strength, or a further edit, starts from it.  The options of a method stand under its name
+in recipes.
 """
 
 from __future__ import annotations

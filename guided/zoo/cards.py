@@ -168,10 +168,10 @@ def card_from(table: Mapping[str, Any], where: str) -> Card:
         return Card.model_validate(dict(table))
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
+        key = ".".join(str(part) for part in first["loc"])
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise CorruptWeights(
-            f"{where} is not a model card: {f'{place}: ' if place else ''}{reason}."
+            f"{where} is not a model card: {f'{key}: ' if key else ''}{reason}."
         ) from error
 
 

@@ -99,14 +99,14 @@ def _phrases(words: frozenset[str]) -> tuple[dict[Words, tuple[str, Mention]], i
 @cache
 def _templates() -> list[tuple[str, str, Term, Role, int, frozenset[str]]]:
     """Every template of every term, and the words that stand in it whatever fills its gaps."""
-    found = []
+    every = []
     for style, topic in product(_STYLES, TOPICS):
         for term, role in product(terms(topic), _ROLES):
             for number, template in enumerate(templates(style, topic, term, role)):
                 fixed = re.sub(r"\S*\{.\}\S*", " ", template).lower()
                 needed = frozenset(map(_plain, _WORD.findall(fixed))).difference(_ARTICLES)
-                found.append((style, topic, term, role, number, needed))
-    return found
+                every.append((style, topic, term, role, number, needed))
+    return every
 
 
 def _wordings(style: str, mention: Mention, words: frozenset[str]) -> Iterator[Mention]:
